@@ -1,0 +1,69 @@
+"""Term counts: the encoder under BM25 and word-based query likelihood."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numba import float32, int64
+from scipy.sparse import csr_array
+
+from ..compiled import I64, compiled
+from ..text import Analyzer
+from ..types import Document, Item, Kind, Role
+
+COLUMNS = 2**63 - 1
+
+
+class Terms:
+    """Counts the terms of each item.
+
+    Columns are 63-bit hashes of terms (see `ragistry.text.term_key`), so there is no vocabulary to build, share or keep.
+
+    Args:
+        analyzer: How text becomes terms.
+
+    Example:
+        >>> sorted(Terms(Analyzer()).encode(["to code or to decode code"], "query").data.tolist())
+        [1.0, 2.0]
+    """
+
+    kind: Kind = "sparse"
+
+    def __init__(self, analyzer: Analyzer) -> None:
+        self.analyzer = analyzer
+
+    def encode(self, items: Sequence[Item], role: Role) -> csr_array:
+        """float32 CSR array [len(items), 2^63 - 1] with sorted columns."""
+        texts = [item.full_text if isinstance(item, Document) else item for item in items]
+        keys, offsets = self.analyzer.keys(texts)
+        columns, counts = np.empty_like(keys), np.empty(len(keys), np.float32)
+        starts = np.empty_like(offsets)
+        used = _count(keys, offsets, columns, counts, starts)
+        rows = csr_array((len(texts), COLUMNS), dtype=np.float32)
+        rows.indices, rows.indptr, rows.data = columns[:used], starts, counts[:used]
+        return rows
+
+    def fingerprint(self) -> str:
+        """Differs between analyzers that give different terms."""
+        settings = [self.analyzer.stemmer, self.analyzer.stop_words, self.analyzer.identifiers]
+        return hashlib.sha256(f"terms 1 {json.dumps(settings)}".encode()).hexdigest()
+
+
+@compiled(int64(I64, I64, int64[::1], float32[::1], int64[::1]))
+def _count(keys: Any, offsets: Any, columns: Any, counts: Any, starts: Any) -> int:
+    used = 0
+    starts[0] = 0
+    for i in range(len(offsets) - 1):
+        row = np.sort(keys[offsets[i] : offsets[i + 1]])
+        for j in range(len(row)):
+            if j > 0 and row[j] == row[j - 1]:
+                counts[used - 1] += np.float32(1)
+            else:
+                columns[used], counts[used] = row[j], np.float32(1)
+                used += 1
+        starts[i + 1] = used
+    return used

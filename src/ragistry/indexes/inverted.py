@@ -1,0 +1,263 @@
+"""The inverted index: term counts by term, scored by any weighting."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_array
+
+from ..errors import InvalidInput
+from ..protocols import Files, State
+from ..types import Among, Floats, Ints, Kind, Ranking
+from . import kernels
+from .segments import Segment, Segmented
+from .weighting import Statistics, Weighting
+
+
+@dataclass(frozen=True, eq=False)
+class Postings:
+    """Of each term, the rows that hold it (rising) and how often: term i owns `starts[i]:starts[i + 1]`."""
+
+    terms: Ints
+    starts: Ints
+    rows: npt.NDArray[np.int32]
+    values: Floats
+    lengths: Floats
+    columns: int
+
+    def save(self, files: Files) -> State:
+        arrays = (self.terms, self.starts, self.rows, self.values, self.lengths)
+        return {"postings": [files.put(array) for array in arrays], "columns": self.columns}
+
+
+class _Counted:
+    """Document and term frequencies of a segment's alive rows."""
+
+    def __init__(self, segment: Segment[Postings]) -> None:
+        content = segment.content
+        self.segment, self.content = segment, content
+        self.total = float(np.sum(content.lengths, dtype=np.float64, where=segment.alive))
+        if segment.full:
+            self._exact = None
+        else:
+            self._exact = np.empty(len(content.terms), np.int64), np.empty(len(content.terms), np.float64)
+            kernels.count_alive(content.starts, content.rows, content.values, segment.alive, *self._exact)
+
+    def frequencies(self, position: int) -> tuple[int, float]:
+        """How many alive rows hold a term, and how often in all."""
+        if self._exact is not None:
+            return int(self._exact[0][position]), float(self._exact[1][position])
+        first, last = self.content.starts[position : position + 2].tolist()
+        known = self._occurrences.get(position)
+        if known is None:
+            known = float(self.content.values[first:last].sum(dtype=np.float64))
+            self._occurrences[position] = known
+        return last - first, known
+
+    @cached_property
+    def _occurrences(self) -> dict[int, float]:
+        return {}
+
+
+class Inverted(Segmented[Postings]):
+    """An exact inverted index over sparse vectors.
+
+    Counts are what is kept, and every score is derived from them when a query asks: after any sequence of additions and
+    removals, scores equal, bit for bit, those of an index built afresh. Documents sharing no term with the query are not
+    returned. Safe to search from many threads; one thread at a time may change it.
+
+    Args:
+        weighting: `BM25`, `Dirichlet`, `JelinekMercer` or `Impact`.
+
+    Example:
+        >>> from scipy.sparse import csr_array
+        >>> from ragistry.indexes.weighting import Impact
+        >>> index = Inverted(Impact())
+        >>> index.add(["a", "b"], csr_array([[1.0, 0.0], [2.0, 3.0]]))
+        >>> list(index.search(csr_array([[1.0, 0.0]]), k=5)[0])
+        [('b', 2.0), ('a', 1.0)]
+    """
+
+    kind: Kind = "sparse"
+
+    def __init__(self, weighting: Weighting) -> None:
+        super().__init__()
+        self.weighting = weighting
+        self._counted: tuple[_Counted, ...] = ()
+        self._scratch = threading.local()
+
+    def search(self, queries: Any, k: int, *, among: Among = None) -> list[Ranking]:
+        """The best `k` of `among` for each row of `queries`, a CSR array [queries, columns]."""
+        segments, counted = self._current()
+        rows = self._checked(queries)
+        if k <= 0 or not segments or (among is not None and not among):
+            return [Ranking((), np.empty(0, np.float32))] * rows.shape[0]
+        masks = [self._mask(segment, among) for segment in segments]
+        whole = among is None and all(segment.full for segment in segments)
+        statistics = Statistics(sum(s.size for s in segments), sum(c.total for c in counted))
+        c0, c1 = self.weighting.constants(statistics)
+        bounds = rows.indptr.tolist()
+        found = []
+        for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+            terms = np.asarray(rows.indices[first:last], np.int64)
+            amounts = np.asarray(rows.data[first:last], np.float64)
+            places = [kernels.find(content.terms, terms) for content in (c.content for c in counted)]
+            factors, base = self._factors(statistics, counted, places, amounts)
+            prior, mass = self.weighting.prior, float(amounts.sum())
+            ids: list[str] = []
+            scores: list[Floats] = []
+            for segment, place, mask in zip(segments, places, masks, strict=True):
+                content = segment.content
+                accumulator, touched = self._buffers(len(mask))
+                best, values = kernels.search(
+                    content.starts, content.rows, content.values, content.lengths, place, factors, amounts,
+                    self.weighting.form, c0, c1, base, prior, mass,
+                    mask, whole, segment.ids.ranks, accumulator, touched, min(k, len(mask)),
+                )  # fmt: skip
+                ids += segment.ids.at(best.tolist())
+                scores.append(values)
+            if len(segments) == 1:
+                found.append(Ranking(tuple(ids), scores[0]))
+            else:
+                found.append(Ranking.of(ids, np.concatenate(scores), k))
+        return found
+
+    def vectors(self, ids: Sequence[str]) -> csr_array:
+        """The stored counts, CSR float32 [len(ids), columns], in the order asked.
+
+        Raises:
+            UnknownName: If an id is not there.
+        """
+        segments = self._segments
+        located = self._locate(segments, ids)
+        parts: list[tuple[Ints, Floats]] = [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(located)
+        for number, segment in enumerate(segments):
+            content = segment.content
+            wanted = {row: i for i, (where, row) in enumerate(located) if where == number}
+            if not wanted:
+                continue
+            chosen = np.zeros(len(segment.alive), np.bool_)
+            chosen[list(wanted)] = True
+            at = np.flatnonzero(chosen[content.rows])
+            terms = content.terms[np.searchsorted(content.starts, at, "right") - 1]
+            owners, values = content.rows[at], content.values[at]
+            order = np.argsort(owners, kind="stable")
+            cuts = np.searchsorted(owners[order], sorted(wanted), "left").tolist() + [len(order)]
+            for row, first, last in zip(sorted(wanted), cuts[:-1], cuts[1:], strict=True):
+                mine = order[first:last]
+                parts[wanted[row]] = terms[mine], values[mine]
+        return _csr(parts, segments[0].content.columns if segments else 0)
+
+    def weighted(self, weighting: Weighting) -> Self:
+        """The same counts under another weighting."""
+        twin = self.fork()
+        twin.weighting = weighting
+        return twin
+
+    def fork(self) -> Self:
+        twin = super().fork()
+        twin._scratch = threading.local()
+        return twin
+
+    def _current(self) -> tuple[tuple[Segment[Postings], ...], tuple[_Counted, ...]]:
+        segments, counted = self._segments, self._counted
+        if tuple(c.segment for c in counted) != segments:
+            known = {id(c.segment): c for c in counted}
+            counted = tuple(known.get(id(s)) or _Counted(s) for s in segments)
+            self._counted = counted
+        return segments, counted
+
+    def _factors(
+        self,
+        statistics: Statistics,
+        counted: Sequence[_Counted],
+        places: Sequence[Ints],
+        amounts: npt.NDArray[np.float64],
+    ) -> tuple[npt.NDArray[np.float64], float]:
+        factors, base = np.zeros(len(amounts)), 0.0
+        positions = list(zip(*(place.tolist() for place in places), strict=True))
+        for i, (where, amount) in enumerate(zip(positions, amounts.tolist(), strict=True)):
+            documents, occurrences = 0, 0.0
+            for one, position in zip(counted, where, strict=True):
+                if position >= 0:
+                    n, total = one.frequencies(position)
+                    documents += n
+                    occurrences += total
+            if documents:
+                factors[i], added = self.weighting.term(statistics, documents, occurrences)
+                base += amount * added
+        return factors, base
+
+    def _buffers(self, rows: int) -> tuple[Floats, npt.NDArray[np.int32]]:
+        scratch: tuple[Floats, npt.NDArray[np.int32]] | None = getattr(self._scratch, "buffers", None)
+        if scratch is None or len(scratch[0]) < rows:
+            scratch = np.full(rows, -np.inf, np.float32), np.empty(rows, np.int32)
+            self._scratch.buffers = scratch
+        return scratch
+
+    def _checked(self, vectors: Any) -> csr_array:
+        if not isinstance(vectors, csr_array):
+            raise InvalidInput(
+                f"an inverted index holds sparse vectors (scipy csr_array); given {type(vectors).__name__}"
+            )
+        if not np.isfinite(vectors.data).all() or (vectors.data < 0).any():
+            raise InvalidInput("a sparse vector has a weight that is NaN, infinite or negative; weights must be >= 0")
+        return vectors
+
+    def _make(self, vectors: Any) -> Postings:
+        rows = self._checked(vectors)
+        columns = rows.shape[1]
+        if self._segments and self._segments[0].content.columns != columns:
+            raise InvalidInput(
+                f"the index holds vectors of {self._segments[0].content.columns} columns; given {columns}"
+            )
+        if not rows.has_canonical_format:
+            rows = rows.copy()
+            rows.sum_duplicates()
+        made = kernels.invert(
+            np.asarray(rows.indices, np.int64), np.asarray(rows.indptr, np.int64), np.asarray(rows.data, np.float32)
+        )
+        return Postings(*made, columns)
+
+    def _merge(self, segments: Sequence[Segment[Postings]]) -> Postings:
+        contents = [segment.content for segment in segments]
+        terms = contents[0].terms
+        for content in contents[1:]:
+            terms = np.union1d(terms, content.terms)
+        rows_of, shift = [], 0
+        for segment in segments:
+            rows_of.append(np.where(segment.alive, np.cumsum(segment.alive) - 1 + shift, -1).astype(np.int32))
+            shift += segment.size
+        counts = np.zeros(len(terms) + 1, np.int64)
+        for content, renumbered in zip(contents, rows_of, strict=True):
+            kernels.count_kept(content.starts, content.rows, renumbered, kernels.find(terms, content.terms), counts)
+        starts = np.cumsum(counts)
+        rows, values = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.float32)
+        cursor = starts[:-1].copy()
+        for content, renumbered in zip(contents, rows_of, strict=True):
+            where = kernels.find(terms, content.terms)
+            kernels.copy_kept(content.starts, content.rows, content.values, renumbered, where, cursor, rows, values)
+        used = np.diff(starts) > 0
+        lengths = np.concatenate([s.content.lengths[s.alive] for s in segments])
+        return Postings(
+            terms[used], np.concatenate(([0], starts[1:][used])), rows, values, lengths, contents[0].columns
+        )
+
+    def _read(self, state: State, files: Files) -> Postings:
+        terms, starts, rows, values, lengths = (files.get(name) for name in state["postings"])
+        return Postings(terms, starts, rows, values, lengths, int(state["columns"]))
+
+
+def _csr(parts: Sequence[tuple[Ints, Floats]], columns: int) -> csr_array:
+    rows = csr_array((len(parts), columns), dtype=np.float32)
+    if parts:
+        rows.indptr = np.cumsum([0, *(len(terms) for terms, _ in parts)], dtype=np.int64)
+        rows.indices = np.concatenate([terms for terms, _ in parts])
+        rows.data = np.concatenate([values for _, values in parts])
+    return rows

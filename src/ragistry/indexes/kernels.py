@@ -1,0 +1,182 @@
+"""Compiled loops over postings; see `inverted` for what they are for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import boolean, float32, float64, int32, int64, types
+
+from ..compiled import B1, F32, I32, I64, compiled
+from .weighting import LOGARITHMIC, SATURATING
+
+_F64 = types.Array(float64, 1, "C", readonly=True)
+_Inverted = types.Tuple((int64[::1], int64[::1], int32[::1], float32[::1], float32[::1]))
+
+
+@compiled(_Inverted(I64, I64, F32))
+def invert(columns: Any, starts: Any, data: Any) -> Any:
+    """Rows to postings: sorted terms, their starts, rows, values, and the sum of each row. Zeros are left out."""
+    size = 16
+    while size < 2 * len(columns):
+        size *= 2
+    table, mask = np.full(size, -1, np.int64), np.uint64(size - 1)
+    numbers = np.empty(len(columns), np.int32)
+    terms, found = np.empty(len(columns), np.int64), 0
+    for i in range(len(columns)):
+        slot = (np.uint64(columns[i]) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(20)) & mask
+        while table[slot] >= 0 and terms[table[slot]] != columns[i]:
+            slot = (slot + np.uint64(1)) & mask
+        if table[slot] < 0:
+            table[slot] = found
+            terms[found] = columns[i]
+            found += 1
+        numbers[i] = table[slot]
+    order = np.argsort(terms[:found])
+    ranks = np.empty(found, np.int64)
+    for i in range(found):
+        ranks[order[i]] = i
+    counts = np.zeros(found + 1, np.int64)
+    for i in range(len(columns)):
+        if data[i] != 0:
+            counts[ranks[numbers[i]] + 1] += 1
+    firsts = np.cumsum(counts)
+    cursor = firsts[:-1].copy()
+    rows, values = np.empty(firsts[-1], np.int32), np.empty(firsts[-1], np.float32)
+    lengths = np.zeros(len(starts) - 1, np.float32)
+    for row in range(len(starts) - 1):
+        length = 0.0
+        for i in range(starts[row], starts[row + 1]):
+            if data[i] != 0:
+                at = cursor[ranks[numbers[i]]]
+                rows[at], values[at] = row, data[i]
+                cursor[ranks[numbers[i]]] = at + 1
+                length += data[i]
+        lengths[row] = length
+    return terms[order], firsts, rows, values, lengths
+
+
+@compiled(int64[::1](I64, I64))
+def find(terms: Any, wanted: Any) -> Any:
+    """The position of each wanted term in the sorted terms, -1 where it is not."""
+    found = np.searchsorted(terms, wanted)
+    for i in range(len(wanted)):
+        if found[i] == len(terms) or terms[found[i]] != wanted[i]:
+            found[i] = -1
+    return found
+
+
+@compiled(types.void(I64, I32, F32, B1, int64[::1], float64[::1]))
+def count_alive(starts: Any, rows: Any, values: Any, alive: Any, documents: Any, occurrences: Any) -> None:
+    """Document and term frequencies over alive rows."""
+    for term in range(len(starts) - 1):
+        n, total = 0, 0.0
+        for i in range(starts[term], starts[term + 1]):
+            if alive[rows[i]]:
+                n += 1
+                total += values[i]
+        documents[term], occurrences[term] = n, total
+
+
+@compiled(types.void(I64, I32, I32, I64, int64[::1]))
+def count_kept(starts: Any, rows: Any, renumbered: Any, where: Any, counts: Any) -> None:
+    """Add, per merged term, the postings whose rows are kept."""
+    for term in range(len(starts) - 1):
+        for i in range(starts[term], starts[term + 1]):
+            counts[where[term] + 1] += renumbered[rows[i]] >= 0
+
+
+@compiled(types.void(I64, I32, F32, I32, I64, int64[::1], int32[::1], float32[::1]))
+def copy_kept(
+    starts: Any, rows: Any, values: Any, renumbered: Any, where: Any, cursor: Any, new_rows: Any, new_values: Any
+) -> None:
+    """Append the postings whose rows are kept to those of the merged terms."""
+    for term in range(len(starts) - 1):
+        at = cursor[where[term]]
+        for i in range(starts[term], starts[term + 1]):
+            row = renumbered[rows[i]]
+            if row >= 0:
+                new_rows[at], new_values[at] = row, values[i]
+                at += 1
+        cursor[where[term]] = at
+
+
+@compiled(types.void(int64[::1], float32[::1], int64, int64, float32, I32))
+def _sink(best: Any, scores: Any, size: int, row: int, score: float, ranks: Any) -> None:
+    """Replace the top of the heap and restore its order."""
+    at = 0
+    while True:
+        child = 2 * at + 1
+        if child >= size:
+            break
+        right = child + 1
+        if right < size and (
+            scores[right] < scores[child]
+            or (scores[right] == scores[child] and ranks[best[right]] > ranks[best[child]])
+        ):
+            child = right
+        if score < scores[child] or (score == scores[child] and ranks[row] > ranks[best[child]]):
+            break
+        scores[at], best[at] = scores[child], best[child]
+        at = child
+    scores[at], best[at] = score, row
+
+
+@compiled(
+    types.Tuple((int64[::1], float32[::1]))(
+        I64, I32, F32, F32, I64, _F64, _F64, int64, float64, float64, float64, float64, float64,
+        B1, boolean, I32, float32[::1], int32[::1], int64,
+    )
+)  # fmt: skip
+def search(
+    starts: Any, rows: Any, values: Any, lengths: Any, places: Any, factors: Any, amounts: Any,
+    form: int, c0: float, c1: float, base: float, prior: float, mass: float,
+    allowed: Any, whole: bool, ranks: Any, accumulator: Any, touched: Any, k: int,
+) -> Any:  # fmt: skip
+    """Add up the query's terms one by one, then pick the best `k`; `accumulator` is -inf everywhere, before and after."""
+    used = 0
+    for j in range(len(places)):
+        if places[j] < 0:
+            continue
+        a, amount = factors[j], amounts[j]
+        for i in range(starts[places[j]], starts[places[j] + 1]):
+            row, f = rows[i], np.float64(values[i])
+            if form == SATURATING:
+                weight = a * f / (f + c0 + c1 * lengths[row])
+            elif form == LOGARITHMIC:
+                weight = np.log1p(a * f / lengths[row]) if c0 > 0 else np.log1p(a * f)
+            else:
+                weight = a * f
+            before = accumulator[row]
+            if before == -np.inf:
+                touched[used] = row
+                used += 1
+                before = np.float32(0)
+            accumulator[row] = before + np.float32(amount * weight)
+    # A heap of the best so far, its worst on top: lower score, then later id.
+    best, scores, size = np.empty(k, np.int64), np.empty(k, np.float32), 0
+    for t in range(used):
+        row = touched[t]
+        score = accumulator[row] + np.float32(base)
+        accumulator[row] = -np.inf
+        if not (whole or allowed[row]):
+            continue
+        if prior > 0:
+            score += np.float32(mass * np.log(prior / (prior + lengths[row])))
+        if size < k:
+            at = size
+            size += 1
+            while at > 0:
+                parent = (at - 1) // 2
+                if scores[parent] < score or (scores[parent] == score and ranks[best[parent]] > ranks[row]):
+                    break
+                scores[at], best[at] = scores[parent], best[parent]
+                at = parent
+            scores[at], best[at] = score, row
+        elif score > scores[0] or (score == scores[0] and ranks[row] < ranks[best[0]]):
+            _sink(best, scores, size, row, score, ranks)
+    for last in range(size - 1, 0, -1):
+        row, score = best[last], scores[last]
+        best[last], scores[last] = best[0], scores[0]
+        _sink(best, scores, last, row, score, ranks)
+    return best[:size].copy(), scores[:size].copy()
