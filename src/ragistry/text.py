@@ -93,7 +93,8 @@ class Analyzer:
         self._stop = _stop_words(self.stop_words)
         self._stem = _snowball(stemmer)
         self._lock = threading.Lock()
-        self._forget()
+        # What every raw token seen so far became: open addressing by its hash.
+        self._hashes, self._keys, self._used = np.zeros(1 << 16, np.uint64), np.zeros(1 << 16, np.int64), 0
 
     def terms(self, text: str) -> list[str]:
         """The terms of a text in the order of their last character, repeats included."""
@@ -149,7 +150,7 @@ class Analyzer:
 
     def _grow(self, missing: int) -> None:
         if self._used > _REMEMBERED:
-            self._forget()
+            self._hashes[:], self._used = 0, 0
         size = len(self._hashes)
         while 2 * (self._used + missing) > size:
             size *= 2
@@ -157,9 +158,6 @@ class Analyzer:
             hashes, keys, used = self._hashes, self._keys, self._hashes != 0
             self._hashes, self._keys = np.zeros(size, np.uint64), np.zeros(size, np.int64)
             _insert(hashes[used], keys[used], self._hashes, self._keys)
-
-    def _forget(self) -> None:
-        self._hashes, self._keys, self._used = np.zeros(1 << 16, np.uint64), np.zeros(1 << 16, np.int64), 0
 
     def _term(self, raw: str) -> str:
         if raw.isascii():
@@ -257,7 +255,7 @@ def _tokenize(codes: Any, classes: Any, identifiers: bool, starts: Any, ends: An
     while i < n:
         kind = classes[codes[i]]
         if kind == _UNSPACED:
-            before = np.int64(-1)  # where the preceding character of this run starts
+            before = -1  # where the preceding character of this run starts
             while i < n and classes[codes[i]] == _UNSPACED:
                 start = i
                 i += 1
@@ -271,7 +269,7 @@ def _tokenize(codes: Any, classes: Any, identifiers: bool, starts: Any, ends: An
                     found += 1
                 before = start
             continue
-        if not (kind == _LETTER or kind == _UPPER or kind == _DIGIT):
+        if kind not in (_LETTER, _UPPER, _DIGIT):
             i += 1
             continue
         whole, words = i, 0
@@ -279,11 +277,11 @@ def _tokenize(codes: Any, classes: Any, identifiers: bool, starts: Any, ends: An
             word, part, parts = i, i, 0
             while i < n:
                 kind = classes[codes[i]]
-                if not (kind == _LETTER or kind == _UPPER or kind == _DIGIT or kind == _MARK):
+                if kind not in (_LETTER, _UPPER, _DIGIT, _MARK):
                     break
                 if identifiers and kind == _UPPER and i > part:
                     before_kind = classes[codes[i - 1]]
-                    after_kind = classes[codes[i + 1]] if i + 1 < n else np.uint8(_SEPARATOR)
+                    after_kind = classes[codes[i + 1]] if i + 1 < n else _SEPARATOR
                     if before_kind == _LETTER or (before_kind == _UPPER and after_kind == _LETTER):
                         end = min(i, part + _LONGEST_TOKEN)
                         starts[found], ends[found], hashes[found] = part, end, _hash(codes, part, end)
@@ -302,12 +300,12 @@ def _tokenize(codes: Any, classes: Any, identifiers: bool, starts: Any, ends: An
                 break
             step = 0
             kind = classes[codes[i]]
-            if kind == _CONNECTOR or kind == _DOUBLE:
+            if kind in (_CONNECTOR, _DOUBLE):
                 step = 2 if kind == _DOUBLE and codes[i + 1] == codes[i] else 1
             if step == 0 or i + step >= n:
                 break
             kind = classes[codes[i + step]]
-            if not (kind == _LETTER or kind == _UPPER or kind == _DIGIT):
+            if kind not in (_LETTER, _UPPER, _DIGIT):
                 break
             i += step
         if words > 1 and i - whole <= _LONGEST_WHOLE:

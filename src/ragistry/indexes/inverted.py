@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ class Inverted(Segmented[Postings]):
         c0, c1 = self.weighting.constants(statistics)
         bounds = rows.indptr.tolist()
         found = []
-        for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+        for first, last in itertools.pairwise(bounds):
             terms = np.asarray(rows.indices[first:last], np.int64)
             amounts = np.asarray(rows.data[first:last], np.float64)
             places = [kernels.find(content.terms, terms) for content in (c.content for c in counted)]
@@ -148,7 +149,7 @@ class Inverted(Segmented[Postings]):
             terms = content.terms[np.searchsorted(content.starts, at, "right") - 1]
             owners, values = content.rows[at], content.values[at]
             order = np.argsort(owners, kind="stable")
-            cuts = np.searchsorted(owners[order], sorted(wanted), "left").tolist() + [len(order)]
+            cuts = [*np.searchsorted(owners[order], sorted(wanted), "left").tolist(), len(order)]
             for row, first, last in zip(sorted(wanted), cuts[:-1], cuts[1:], strict=True):
                 mine = order[first:last]
                 parts[wanted[row]] = terms[mine], values[mine]
@@ -220,10 +221,10 @@ class Inverted(Segmented[Postings]):
         if not rows.has_canonical_format:
             rows = rows.copy()
             rows.sum_duplicates()
-        made = kernels.invert(
+        terms, starts, numbers, values, lengths = kernels.invert(
             np.asarray(rows.indices, np.int64), np.asarray(rows.indptr, np.int64), np.asarray(rows.data, np.float32)
         )
-        return Postings(*made, columns)
+        return Postings(terms, starts, numbers, values, lengths, columns)
 
     def _merge(self, segments: Sequence[Segment[Postings]]) -> Postings:
         contents = [segment.content for segment in segments]

@@ -10,6 +10,8 @@ Source: the logarithmic merge of Lester, Moffat and Zobel, "Efficient online ind
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -42,7 +44,7 @@ class Ids:
     @cached_property
     def all(self) -> list[str]:
         content, offsets = self.blob.tobytes(), self.offsets.tolist()
-        return [content[a:b].decode() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+        return [content[a:b].decode() for a, b in itertools.pairwise(offsets)]
 
     @cached_property
     def rows(self) -> dict[str, int]:
@@ -119,8 +121,7 @@ class Segmented(Generic[C]):
         if len(ids) != count:
             raise InvalidInput(f"{len(ids)} ids were given with {count} vectors; one each is needed")
         if len(set(ids)) != len(ids):
-            seen: set[str] = set()
-            twice = next(value for value in ids if value in seen or seen.add(value) is not None)
+            twice = Counter(ids).most_common(1)[0][0]
             raise InvalidInput(f"the id {twice!r} is given twice in one call; ids must be unique")
         if not len(ids):
             return

@@ -1,0 +1,1 @@
+"""One module per named retriever: a recipe that builds it."""

@@ -1,0 +1,1 @@
+"""Retrievers: they answer queries with rankings."""

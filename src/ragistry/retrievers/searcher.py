@@ -1,0 +1,99 @@
+"""An encoder joined to an index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
+
+from ..errors import FingerprintMismatch, InvalidInput
+from ..protocols import Encoder, Files, Index, State
+from ..types import Among, Document, Query, Ranking
+
+
+class Searcher:
+    """Encodes queries and finds their nearest documents.
+
+    Args:
+        encoder: Any encoder.
+        index: An index of the same kind.
+
+    Raises:
+        InvalidInput: If their kinds differ.
+        FingerprintMismatch: From `add` and `search`, if what was loaded was encoded by another encoder.
+
+    Example:
+        >>> from ragistry.encoders.terms import Terms
+        >>> from ragistry.indexes.inverted import Inverted
+        >>> from ragistry.indexes.weighting import BM25
+        >>> from ragistry.text import Analyzer
+        >>> searcher = Searcher(Terms(Analyzer()), Inverted(BM25()))
+        >>> searcher.add([Document("1", "fourteen lines"), Document("2", "three lines")])
+        >>> searcher.search(["fourteen lines"], k=1)[0].ids
+        ('1',)
+    """
+
+    recipe: Any = None
+
+    def __init__(self, encoder: Encoder, index: Index) -> None:
+        if encoder.kind != index.kind:
+            raise InvalidInput(
+                f"{type(encoder).__name__} makes {encoder.kind} vectors, {type(index).__name__} holds {index.kind} ones; "
+                "join an encoder and an index of the same kind"
+            )
+        self.encoder = encoder
+        self.index = index
+        self._expected = ""
+
+    def search(self, queries: Sequence[Query], k: int = 10, *, among: Among = None) -> list[Ranking]:
+        """One ranking per query, at most `k` long, of ids in `among`."""
+        if isinstance(queries, str):
+            raise InvalidInput("queries must be a sequence of strings; given one string: put it in a list")
+        if not queries:
+            return []
+        self._check()
+        return self.index.search(self.encoder.encode(queries, "query"), k, among=among)
+
+    def add(self, documents: Sequence[Document]) -> None:
+        """Insert; a document whose id is already there is replaced."""
+        if documents:
+            self._check()
+            self.index.add([document.id for document in documents], self.encoder.encode(documents, "document"))
+
+    def remove(self, ids: Iterable[str]) -> None:
+        """Take ids out; ids that are not there are passed over."""
+        self.index.remove(ids)
+
+    def fork(self) -> Self:
+        """A copy that shares what is stored: changing one leaves the other as it was."""
+        return self._twin(self.index.fork())
+
+    def over(self, index: Index) -> Self:
+        """The same encoder over another index."""
+        return self._twin(index)
+
+    def save(self, files: Files) -> State:
+        """Store arrays in `files` and return the rest."""
+        return {"fingerprint": self._expected or self.encoder.fingerprint(), "index": self.index.save(files)}
+
+    def load(self, state: State, files: Files) -> None:
+        """Become what was saved. The encoder is compared when it is first used, so that opening stays quick."""
+        self.index.load(state["index"], files)
+        self._expected = state["fingerprint"]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def _twin(self, index: Index) -> Self:
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__, index=index)
+        return twin
+
+    def _check(self) -> None:
+        if self._expected and len(self.index):
+            found = self.encoder.fingerprint()
+            if found != self._expected:
+                raise FingerprintMismatch(
+                    f"the index was made by another encoder (fingerprint {self._expected[:12]}, this one is {found[:12]}); "
+                    "use the model it was made with, or index the documents again"
+                )
+        self._expected = ""
