@@ -92,7 +92,7 @@ def evaluate(
             deeper. A measure without cutoff sees no more than these.
         batch: How many queries to search at once.
         name: Of the retriever, for tables and for `compare`.
-        progress: Called after each batch with the number of queries answered so far.
+        progress: Called after each batch with the number of queries in it.
 
     Returns:
         Means, values per query, the run, and the time spent in searching.
@@ -181,5 +181,5 @@ def _run(
             )
         run.update(zip(ids[start : start + batch], (ranking.head(k) for ranking in rankings), strict=True))
         if progress is not None:
-            progress(len(run))
+            progress(len(asked))
     return run, seconds

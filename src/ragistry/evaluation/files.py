@@ -12,7 +12,7 @@ Ids may hold spaces wherever tabs or commas separate the columns, or in JSON.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from os import PathLike
 from pathlib import Path
 from typing import TypeAlias
@@ -22,8 +22,8 @@ from ..storage import write_file
 from ..types import Pair, Ranking
 from .records import FilePath, Layout, records
 
-Pairs: TypeAlias = FilePath | Mapping[str, str | Sequence[str]] | Sequence[tuple[str, str]]
-"""Pairs as a file, as documents by query, or as (query, document id) tuples."""
+Pairs: TypeAlias = FilePath | Mapping[str, str | Sequence[str]] | Iterable[tuple[str, str]]
+"""Pairs as a file, as document ids by query, or as (query, document id) tuples."""
 
 _QUERY_ID = ("query-id", "query_id", "qid")
 _DOCUMENT_ID = ("corpus-id", "corpus_id", "document-id", "document_id", "doc-id", "doc_id", "docid", "docno")
@@ -155,8 +155,8 @@ def pairs_of(value: Pairs) -> list[Pair]:
     """Pairs from whatever holds them.
 
     Args:
-        value: The path of a file for `read_pairs`, a mapping from query to document id or ids, or a sequence of
-            (query, document id).
+        value: The path of a file for `read_pairs`, a mapping from query to document id or ids, or (query,
+            document id) tuples in any iterable.
 
     Returns:
         The pairs, in order.
@@ -172,8 +172,9 @@ def pairs_of(value: Pairs) -> list[Pair]:
     if isinstance(value, str | PathLike):
         return read_pairs(value)
     if isinstance(value, Mapping):
-        found = [(query, id) for query, ids in value.items() for id in ([ids] if isinstance(ids, str) else ids)]
-    elif isinstance(value, Sequence):
+        several = {query: ids if isinstance(ids, list | tuple | set) else [ids] for query, ids in value.items()}
+        found = [(query, id) for query, ids in several.items() for id in ids]
+    elif isinstance(value, Iterable):
         found = [*value]
     else:
         raise InvalidInput(

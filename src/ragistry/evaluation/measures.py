@@ -103,7 +103,7 @@ def values(
         numbers: dict[str, str] = {}
         for id in (*run[query].ids, *qrels[query]):
             numbers.setdefault(id, str(len(numbers)))
-        judged[str(number)] = {numbers[id]: relevance for id, relevance in qrels[query].items()}
+        judged[str(number)] = {numbers[id]: int(relevance) for id, relevance in qrels[query].items()}
         if run[query].ids:
             hits = len(run[query])
             found[str(number)] = {numbers[id]: float(hits - rank) for rank, id in enumerate(run[query].ids)}

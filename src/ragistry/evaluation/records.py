@@ -109,10 +109,12 @@ def records(path: FilePath, layout: Layout) -> Iterator[Record]:
     everything = chain([(number, first)], lines)
     filled = (found for found in everything if found[1].strip())
     extension, cells = file.suffix.lower(), first.split("\t")
-    if extension in JSON_LINES or (extension not in {".csv", ".tsv"} and first.startswith(("{", "["))):
+    if extension in JSON_LINES:
         return _json_records(file, layout, filled)
     if extension != ".csv" and (len(cells) in layout.columns or layout.header(cells)):
         return _table(file, layout, ((line, text.split("\t")) for line, text in filled), bare=True)
+    if extension not in {".csv", ".tsv"} and first.lstrip().startswith("{"):
+        return _json_records(file, layout, filled)
     if extension != ".csv" and layout.spaced:
         return _table(file, layout, ((line, text.split()) for line, text in filled), bare=True)
     return _table(file, layout, _csv_rows(file, everything), bare=layout.bare_csv)

@@ -81,7 +81,7 @@ def compare(
 
     Example:
         >>> from ragistry import Ranking
-        >>> from ragistry.evaluation import evaluate
+        >>> from ragistry.evaluation.evaluate import evaluate
         >>> queries, qrels = {str(i): "?" for i in range(8)}, {str(i): {"d": 1} for i in range(8)}
         >>> hit, miss = Ranking.of(["d"], [1.0]), Ranking.of(["e"], [1.0])
         >>> good = evaluate(lambda texts, k: [hit] * len(texts), queries, qrels, ["P@1"], name="good")
