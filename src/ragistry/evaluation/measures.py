@@ -43,11 +43,11 @@ class Measure:
     """A measure with its parameters; `str` gives its name in ir_measures."""
 
     family: str
-    level: int | None
+    level: int | None  # None is 1, the level that counts by default
     cutoff: int | None
 
     def __str__(self) -> str:
-        level = "" if self.level in (None, 1) else f"(rel={self.level})"
+        level = "" if self.level is None else f"(rel={self.level})"
         return f"{self.family}{level}" + ("" if self.cutoff is None else f"@{self.cutoff}")
 
 
@@ -78,7 +78,8 @@ def parse_measure(name: str) -> Measure:
         raise InvalidInput(f"the measure {name!r} has a cutoff, and {family} takes none; leave @{form[3]} out")
     if family in _LEVEL_REFUSED and form[2]:
         raise InvalidInput(f"the measure {name!r} has a level, and {family} takes none; leave (rel={form[2]}) out")
-    return Measure(family, int(form[2]) if form[2] else None, int(form[3]) if form[3] else None)
+    level = int(form[2] or 1)
+    return Measure(family, level if level > 1 else None, int(form[3]) if form[3] else None)
 
 
 def depth_of(measures: Sequence[Measure]) -> int:
@@ -107,8 +108,13 @@ def values(
         if run[query].ids:
             hits = len(run[query])
             found[str(number)] = {numbers[id]: float(hits - rank) for rank, id in enumerate(run[query].ids)}
-    result = {str(measure): dict.fromkeys(queries, 0.0) for measure in measures}
+    result = {measure: dict.fromkeys(queries, 0.0) for measure in measures}
+    asked = {}
+    for measure in result:
+        theirs = getattr(ir_measures, measure.family)
+        theirs = theirs if measure.level is None else theirs(rel=measure.level)
+        asked[theirs if measure.cutoff is None else theirs @ measure.cutoff] = measure
     if found:
-        for metric in ir_measures.iter_calc([ir_measures.parse_measure(name) for name in result], judged, found):
-            result[str(metric.measure)][queries[int(metric.query_id)]] = float(metric.value)
-    return [dict(result[str(measure)]) for measure in measures]
+        for metric in ir_measures.iter_calc(list(asked), judged, found):
+            result[asked[metric.measure]][queries[int(metric.query_id)]] = float(metric.value)
+    return [dict(result[measure]) for measure in measures]
