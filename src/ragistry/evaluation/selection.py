@@ -12,10 +12,12 @@ from ..errors import InvalidInput
 from ..protocols import Retriever
 from ..registry import Recipe
 from ..types import Among, Pair, Ranking
-from .evaluate import evaluate
+from .evaluate import Evaluation, evaluate
+from .significance import compare
 
 FEWEST_QUERIES = 10
 DEPTH = 100
+SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,8 @@ class Fit:
         kept: Whether they differ from those of before.
         measure: What was improved, 0 to 1.
         base: The old settings on the validation queries.
-        fitted: The chosen settings on the same queries.
+        fitted: The best other settings on the same queries, kept or not.
+        p: How likely a gain as large as this is by chance (paired randomisation test), 1 if nothing was better.
         headroom: What a perfect reordering of the base's first 100 would reach on them.
         candidates: How many other settings were tried.
         queries: How many queries chose, and how many validated.
@@ -39,6 +42,7 @@ class Fit:
     measure: str
     base: float
     fitted: float
+    p: float
     headroom: float
     candidates: int
     queries: tuple[int, int]
@@ -58,9 +62,11 @@ def select(
     measure: str = "nDCG@10",
     progress: Callable[[int], None] | None = None,
 ) -> Fit:
-    """Try the recipe's variants on half of the queries and keep the best only if it also helps on the other half.
+    """Try the recipe's variants on half of the queries and keep the best only if it helps on the other half beyond chance.
 
-    Queries are divided by a hash of their text, so the same pairs always give the same halves.
+    Queries are divided by a hash of their text, so the same pairs always give the same halves. What was there before is
+    among the candidates, and stays unless the gain on queries that chose nothing has p < 0.05: a gain that would not hold
+    on the next question is none.
 
     Args:
         pairs: Query texts and the ids of documents that answer them.
@@ -86,27 +92,31 @@ def select(
     order = sorted(answers, key=lambda query: blake2b(query.encode("utf-8", "replace")).digest())
     choosing, validating = order[::2], order[1::2]
 
-    def measured(candidate: Retriever, queries: Sequence[str]) -> float:
-        return evaluate(candidate, *_numbered(queries, answers), [measure]).means[measure]
+    def measured(candidate: Retriever, queries: Sequence[str], name: str = "") -> Evaluation:
+        return evaluate(candidate, *_numbered(queries, answers), [measure], name=name)
 
-    chosen, used, best, candidates = recipe, retriever, measured(retriever, choosing), 0
+    chosen, used, best, candidates = recipe, retriever, measured(retriever, choosing).means[measure], 0
     for other, candidate in recipe.variants(retriever):
         candidates += 1
-        value = measured(candidate, choosing)
+        value = measured(candidate, choosing).means[measure]
         if value > best:
             chosen, used, best = other, candidate, value
         if progress is not None:
             progress(1)
-    base = measured(retriever, validating)
-    fitted = base if used is retriever else measured(used, validating)
-    kept = fitted > base
+    base = measured(retriever, validating, "base")
+    fitted, p = base, 1.0
+    if used is not retriever:
+        fitted = measured(used, validating, "fitted")
+        p = compare([base, fitted], measure, "base")[0].p
+    kept = fitted.means[measure] > base.means[measure] and p < SIGNIFICANT
     return Fit(
         recipe=chosen if kept else recipe,
         kept=kept,
         measure=measure,
-        base=base,
-        fitted=fitted if kept else base,
-        headroom=measured(_Perfect(retriever, answers), validating),
+        base=base.means[measure],
+        fitted=fitted.means[measure],
+        p=p,
+        headroom=measured(_Perfect(retriever, answers), validating).means[measure],
         candidates=candidates,
         queries=(len(choosing), len(validating)),
         skipped=skipped,
