@@ -23,7 +23,7 @@ class HybridRecipe(Recipe):
         default_factory=dict
     )
     method: Literal["interpolation", "reciprocal-rank"] = "interpolation"
-    normalise: Literal["min-max", "z-score", "maximum", "none"] = "min-max"
+    normalise: Literal["min-max", "z-score", "maximum", "none"] = "z-score"
     missing: Annotated[
         Literal["search", "minimum", "zero", "drop"],
         Field(
@@ -69,8 +69,10 @@ class HybridRecipe(Recipe):
 
 
 def _weightings(names: list[str]) -> Iterable[dict[str, float]]:
-    """Each member against the others together, from none of it to all of it."""
+    """Each member against the others together, from none of it to all of it; nothing to choose for one alone."""
+    if len(names) < 2:
+        return
     for name in names[:1] if len(names) == 2 else names:
         for tenths in range(11):
-            rest = (10 - tenths) / 10 / max(len(names) - 1, 1)
+            rest = (10 - tenths) / 10 / (len(names) - 1)
             yield {other: tenths / 10 if other == name else rest for other in names}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Self, TypeAlias, get_args
 
@@ -64,7 +65,7 @@ class Fuse:
         members: Mapping[str, Retriever],
         weights: Mapping[str, float] | None = None,
         method: Method = "interpolation",
-        normalise: Normalise = "min-max",
+        normalise: Normalise = "z-score",
         missing: Missing = "search",
         depth: int = 100,
         rank_constant: float = 60.0,
@@ -105,12 +106,6 @@ class Fuse:
             fused = fuse(query, {name: rankings[i] for name, rankings in lists.items()})
             found.append(Ranking.of(list(fused), np.fromiter(fused.values(), np.float32, len(fused)), k))
         return found
-
-    def weighted(self, weights: Mapping[str, float]) -> Self:
-        """The same members under other weights."""
-        twin = self._twin(self.members)
-        twin.weights = dict(weights)
-        return twin
 
     def add(self, documents: Sequence[Document]) -> None:
         """Insert; a document whose id is already there is replaced."""
@@ -157,9 +152,8 @@ class Fuse:
         return fused
 
     def _interpolate(self, query: Query, rankings: dict[str, Ranking]) -> dict[str, float]:
-        ids = list(dict.fromkeys(value for ranking in rankings.values() for value in ranking.ids))
-        if self.missing == "drop":
-            ids = [value for value in ids if all(value in set(ranking.ids) for ranking in rankings.values())]
+        found = Counter(value for ranking in rankings.values() for value in ranking.ids)
+        ids = [value for value, times in found.items() if self.missing != "drop" or times == len(rankings)]
         total = np.zeros(len(ids))
         for name, ranking in rankings.items():
             if len(ranking):
