@@ -95,7 +95,7 @@ def test_prompts_are_put_before_texts_by_role(folder: Path, encoder: Stack) -> N
 def test_prompts_of_the_model_are_used_unless_others_are_given(copy: Path, encoder: Stack) -> None:
     (copy / "config_sentence_transformers.json").write_text(json.dumps({"prompts": {"query": "dog ", "passage": "a "}}))
     assert stack(copy).prompts == {"query": "dog ", "document": "a "}
-    assert stack(copy, prompts={}).prompts == {"query": "", "document": ""}
+    assert stack(copy, prompts={"query": ""}).prompts == {"query": "", "document": "a "}
 
 
 def test_only_max_length_tokens_are_read(folder: Path) -> None:

@@ -61,7 +61,7 @@ def stack(
     Args:
         name: `all-MiniLM-L6-v2`, a folder, or a name on the Hugging Face hub (downloaded once).
         pooling: How token embeddings become one vector.
-        prompts: Text put before each item, by role.
+        prompts: Text put before each item, by role; a role left out keeps the model's own.
         max_length: Tokens of a text that are read, special tokens included.
         precision: See `Stack`.
         threads: See `Stack`.
@@ -80,7 +80,7 @@ def stack(
     return Stack(
         backbone,
         [Pooling(pooling or found.pooling), Normalise()],
-        prompts=found.prompts if prompts is None else prompts,
+        prompts={**found.prompts, **(prompts or {})},
         max_length=max_length or found.max_length,
         precision=precision,
         threads=threads,

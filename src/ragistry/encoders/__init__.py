@@ -1,0 +1,1 @@
+"""Encoders: they turn queries and documents into vectors of one kind."""
