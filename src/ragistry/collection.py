@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import operator
 import os
-import shutil
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from .corpus import Change, digest
-from .errors import Corrupt, InvalidInput, StorageError
+from .errors import Corrupt, InvalidInput
+from .metadata import encode, normal
 from .protocols import Retriever, Updatable
 from .registry import Recipe, create
-from .storage import ArrayFiles, explained, read_manifest, write_manifest
-from .store import Store
-from .types import Document, Hit, Query
+from .rows import checked_ids
+from .store import Store, View
+from .types import Document, Hit, Query, check_text
 
 BATCH = 4096
 """Documents per commit when many are added."""
@@ -29,7 +30,7 @@ class Collection:
     """Documents and a retriever over them, on disk. Make one with `create`, open one with `open`.
 
     Any number of threads and processes may search while one writes; each answer belongs to one committed state. A second
-    writer in the same process waits, one in another process gets `Locked`.
+    thread that writes waits its turn; a second `Collection` of the same directory, in any process, gets `Locked`.
 
     Example:
         >>> import tempfile
@@ -54,7 +55,7 @@ class Collection:
 
     @property
     def recovered(self) -> str:
-        """What an interrupted writer had left behind and was undone at opening; "" for nothing."""
+        """What an interrupted writer had left behind and was undone, at opening or since; "" for nothing."""
         return self._store.recovered
 
     @classmethod
@@ -136,7 +137,11 @@ class Collection:
         """
         if isinstance(documents, Document):
             documents = [documents]
-        if batch < 1:
+        if not isinstance(documents, Iterable):
+            raise InvalidInput(
+                f"{documents!r:.100} is {type(documents).__name__}; give Documents or an iterable of them"
+            )
+        if _whole("batch", batch) < 1:
             raise InvalidInput(f"batch={batch}: at least 1 document per commit is needed")
         total = Change(0, 0, 0, 0)
         source = iter(documents)
@@ -154,7 +159,7 @@ class Collection:
             Locked: If another process is writing.
             StorageError: If the disk is full or cannot be written.
         """
-        wanted = [ids] if isinstance(ids, str) else list(dict.fromkeys(ids))
+        wanted = list(dict.fromkeys(checked_ids([ids] if isinstance(ids, str) else ids)))
         with self._store.writer():
             view = self._store.current()
             gone = list(self._corpus.digests(wanted, at=view.manifest.generation))
@@ -185,33 +190,34 @@ class Collection:
         self, queries: Sequence[Query], k: int = 10, *, where: Mapping[str, Any] | None = None
     ) -> list[list[Hit]]:
         """`search` for several queries at once, which is faster than one by one."""
-        for query in queries:
-            if not isinstance(query, str):
-                raise InvalidInput(f"a query is {type(query).__name__}, a str is needed")
-        while True:
-            view = self._store.current()
+        _check_queries(queries)
+        count = _whole("k", k)
+
+        def ask(view: View) -> list[list[Hit]]:
             generation = view.manifest.generation
-            try:
-                among = None if not where else self._among(where, generation)
-                rankings = view.retriever.search(queries, max(k, 0), among=among)
-                found = self._corpus.find([value for ranking in rankings for value in ranking.ids], at=generation)
-                return [
-                    [Hit(i, score, found[i].text, found[i].title, found[i].metadata) for i, score in ranking]
-                    for ranking in rankings
-                ]
-            except StorageError:
-                # The generation before the latest is kept; writers may be further ahead than that by now: look again.
-                if self._store.current().manifest.generation <= generation + 1:
-                    raise
-            except KeyError as missing:
+            among = None if not where else self._among(where, generation)
+            rankings = view.retriever.search(queries, max(count, 0), among=among)
+            found = self._corpus.find({value for ranking in rankings for value in ranking.ids}, at=generation)
+            if lost := {value for ranking in rankings for value in ranking.ids} - found.keys():
                 raise Corrupt(
-                    f"{str(self.path)!r}: the index names the document {missing} that the corpus does not hold; restore the "
-                    "collection from a copy, or index again"
-                ) from None
+                    f"{str(self.path)!r}: the index names the document {min(lost)!r} that the corpus does not hold; restore "
+                    "the collection from a copy, or index again"
+                )
+            return [
+                [Hit(i, score, found[i].text, found[i].title, found[i].metadata) for i, score in ranking]
+                for ranking in rankings
+            ]
+
+        return self._store.read(ask)
 
     def documents(self, where: Mapping[str, Any] | None = None) -> Iterator[Document]:
-        """The documents, in the order they were added."""
-        return self._corpus.documents(at=self._store.current().manifest.generation, where=where)
+        """The documents, in the order they were added: all of one state, the latest when the first one is taken."""
+
+        def begin(view: View) -> Iterator[Document]:
+            found = self._corpus.documents(at=view.manifest.generation, where=where)
+            return chain(list(islice(found, 1)), found)
+
+        yield from self._store.read(begin)
 
     def get(self, ids: Sequence[str]) -> list[Document]:
         """Documents by id, in the order asked.
@@ -219,11 +225,11 @@ class Collection:
         Raises:
             UnknownName: If an id is not there.
         """
-        return self._corpus.get(ids, at=self._store.current().manifest.generation)
+        return self._store.read(lambda view: self._corpus.get(ids, at=view.manifest.generation))
 
     def duplicates(self) -> list[tuple[str, ...]]:
         """Groups of ids whose documents have exactly the same title and text."""
-        return self._corpus.duplicates(at=self._store.current().manifest.generation)
+        return self._store.read(lambda view: self._corpus.duplicates(at=view.manifest.generation))
 
     def retriever(self) -> Retriever:
         """The retriever of the latest committed state, for searching without fetching documents."""
@@ -253,18 +259,10 @@ class Collection:
         """Copy the latest committed state to another directory, which must not exist or be empty.
 
         Raises:
-            StorageError: If there is something there already, or it cannot be written.
+            StorageError: If there is something there already, or it cannot be written; what was copied is removed.
+            Locked: If another process is writing.
         """
-        target = Path(path)
-        with self._store.writer(), explained("create", target):
-            view = self._store.current()
-            if target.exists() and (not target.is_dir() or any(target.iterdir())):
-                raise StorageError(f"{str(target)!r} already holds something; choose another directory")
-            (target / "files").mkdir(parents=True)
-            for name in view.manifest.files:
-                shutil.copyfile(self.path / "files" / name, target / "files" / name)
-            self._corpus.copy_to(target / "corpus.sqlite", at=view.manifest.generation)
-            write_manifest(target, view.manifest)
+        self._store.copy(Path(path))
 
     def check(self) -> None:
         """Read everything and compare it with its checksums.
@@ -272,16 +270,7 @@ class Collection:
         Raises:
             Corrupt: If something is damaged; the message names it.
         """
-        manifest = read_manifest(self.path)
-        fresh = ArrayFiles(self.path / "files")
-        for name in manifest.files:
-            fresh.get(name)
-        self._corpus.check()
-        counted = self._corpus.count(at=manifest.generation)
-        if counted != manifest.documents:
-            raise Corrupt(
-                f"{str(self.path)!r} should hold {manifest.documents} documents, {counted} are there; restore it"
-            )
+        self._store.check()
 
     def evaluate(
         self,
@@ -344,12 +333,13 @@ class Collection:
     def _add(self, documents: Sequence[Document]) -> Change:
         view = self._store.current()
         at = view.manifest.generation
+        digests = [digest(document) for document in documents]  # refuses what is no document
         ids = [document.id for document in documents]
         if len(set(ids)) != len(ids):
             twice = Counter(ids).most_common(1)[0][0]
             raise InvalidInput(f"the id {twice!r} is given twice; ids must be unique, so keep one of its documents")
         stored = self._corpus.digests(ids, at=at)
-        changed = [document for document in documents if stored.get(document.id) != digest(document)]
+        changed = [d for d, found in zip(documents, digests, strict=True) if stored.get(d.id) != found]
         if not changed:
             return Change(0, 0, len(documents), 0)
         contents = [digest(document, content=True) for document in changed]
@@ -363,7 +353,7 @@ class Collection:
         return Change(added, len(before), len(documents) - len(changed), repeated)
 
     def _among(self, where: Mapping[str, Any], generation: int) -> frozenset[str]:
-        key = generation, repr(where)
+        key = generation, encode(normal(where, "the filter"))
         known = self._filters.get(key)
         if known is None:
             known = frozenset(self._corpus.ids(where, at=generation))
@@ -372,3 +362,19 @@ class Collection:
                 while len(self._filters) > _FILTERS_KEPT:
                     self._filters.popitem(last=False)
         return known
+
+
+def _check_queries(queries: Sequence[Query]) -> None:
+    if isinstance(queries, str) or not isinstance(queries, Sequence):
+        raise InvalidInput(f"queries are given as {type(queries).__name__}; give a list of texts")
+    for query in queries:
+        if not isinstance(query, str):
+            raise InvalidInput(f"a query is {type(query).__name__}, a str is needed")
+        check_text(query, "the query")
+
+
+def _whole(name: str, value: int) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise InvalidInput(f"{name}={value!r:.100} is {type(value).__name__}; give a whole number") from None

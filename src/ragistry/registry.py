@@ -35,7 +35,7 @@ _registered: dict[str, type[Recipe]] = {}
 class Recipe(BaseModel):
     """A named retriever and its parameters. Subclass it, set `name` and `summary`, add typed fields, write `build`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
     summary: ClassVar[str] = ""
     name: str
 
@@ -132,14 +132,19 @@ def recipe(spec: Spec, fields: Mapping[str, Any] | None = None) -> Recipe:
         given: dict[str, Any] = spec.model_dump()
     elif isinstance(spec, Mapping):
         given = dict(spec)
-    elif isinstance(spec, PathLike) or Path(spec).suffix in {".yaml", ".yml"}:
+    elif isinstance(spec, PathLike) or (isinstance(spec, str) and Path(spec).suffix in {".yaml", ".yml"}):
         given = _read_yaml(Path(spec))
-    else:
+    elif isinstance(spec, str):
         given = {"name": spec}
+    else:
+        raise InvalidInput(
+            f"a retriever was given as {type(spec).__name__}; a name, a mapping with a `name`, the path of a YAML file or "
+            "a recipe is needed"
+        )
     given |= fields or {}
     name = given.get("name")
     if not isinstance(name, str):
-        raise InvalidInput(f"a retriever needs a `name`; given the fields {sorted(given)}. Known: {', '.join(names())}.")
+        raise InvalidInput(f"a retriever needs a `name`; given the fields {list(given)}. Known: {', '.join(names())}.")
     wanted = recipe_class(name)
     try:
         return wanted.model_validate(given)
@@ -222,6 +227,11 @@ def _plugin(entry: Any) -> type[Recipe]:
         ) from error
     if not (isinstance(loaded, type) and issubclass(loaded, Recipe)):
         raise InvalidInput(f"the plug-in {entry.name!r} ({entry.value}) does not name a subclass of ragistry.Recipe")
+    if _name_of(loaded) != entry.name:
+        raise InvalidInput(
+            f"the plug-in {entry.name!r} ({entry.value}) names a recipe whose own name is {_name_of(loaded)!r}; give both "
+            "the same name"
+        )
     return loaded
 
 

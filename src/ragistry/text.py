@@ -280,8 +280,14 @@ def _tokenize(codes: Any, classes: Any, identifiers: bool, starts: Any, ends: An
                 if kind not in (_LETTER, _UPPER, _DIGIT, _MARK):
                     break
                 if identifiers and kind == _UPPER and i > part:
-                    before_kind = classes[codes[i - 1]]
-                    after_kind = classes[codes[i + 1]] if i + 1 < n else _SEPARATOR
+                    # Accents written as marks of their own must not hide what they stand on.
+                    left, right = i - 1, i + 1
+                    while left > part and classes[codes[left]] == _MARK:
+                        left -= 1
+                    while right < n and classes[codes[right]] == _MARK:
+                        right += 1
+                    before_kind = classes[codes[left]]
+                    after_kind = classes[codes[right]] if right < n else _SEPARATOR
                     if before_kind == _LETTER or (before_kind == _UPPER and after_kind == _LETTER):
                         end = min(i, part + _LONGEST_TOKEN)
                         starts[found], ends[found], hashes[found] = part, end, _hash(codes, part, end)

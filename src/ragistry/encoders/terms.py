@@ -12,6 +12,7 @@ from numba import float32, int64
 from scipy.sparse import csr_array
 
 from ..compiled import I64, compiled
+from ..errors import InvalidInput
 from ..text import Analyzer
 from ..types import Document, Item, Kind, Role
 
@@ -37,8 +38,12 @@ class Terms:
         self.analyzer = analyzer
 
     def encode(self, items: Sequence[Item], role: Role) -> csr_array:
-        """float32 CSR array [len(items), 2^63 - 1] with sorted columns."""
-        texts = [item.full_text if isinstance(item, Document) else item for item in items]
+        """float32 CSR array [len(items), 2^63 - 1] with sorted columns; the role changes nothing.
+
+        Raises:
+            InvalidInput: If an item is neither text nor a document.
+        """
+        texts = _texts(items)
         keys, offsets = self.analyzer.keys(texts)
         columns, counts = np.empty_like(keys), np.empty(len(keys), np.float32)
         starts = np.empty_like(offsets)
@@ -51,6 +56,16 @@ class Terms:
         """Differs between analyzers that give different terms."""
         settings = [self.analyzer.stemmer, self.analyzer.stop_words, self.analyzer.identifiers]
         return hashlib.sha256(f"terms 1 {json.dumps(settings)}".encode()).hexdigest()
+
+
+def _texts(items: Sequence[Item]) -> list[str]:
+    if isinstance(items, str | Document):
+        raise InvalidInput(f"one {type(items).__name__} was given; a list of items is needed: put it in brackets")
+    texts = [item.full_text if isinstance(item, Document) else item for item in items]
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InvalidInput(f"item {number} is {type(text).__name__}; a str or a Document is needed")
+    return texts
 
 
 @compiled(int64(I64, I64, int64[::1], float32[::1], int64[::1]))

@@ -96,7 +96,7 @@ class Inverted(Segmented[Postings]):
     def search(self, queries: Any, k: int, *, among: Among = None) -> list[Ranking]:
         """The best `k` of `among` for each row of `queries`, a CSR array [queries, columns]."""
         segments, counted = self._current()
-        rows = self._checked(queries)
+        rows = self._checked(queries, segments)
         if k <= 0 or not segments or (among is not None and not among):
             return [Ranking((), np.empty(0, np.float32))] * rows.shape[0]
         masks = [self._mask(segment, among) for segment in segments]
@@ -202,22 +202,25 @@ class Inverted(Segmented[Postings]):
             self._scratch.buffers = scratch
         return scratch
 
-    def _checked(self, vectors: Any) -> csr_array:
-        if not isinstance(vectors, csr_array):
+    @staticmethod
+    def _checked(vectors: Any, segments: Sequence[Segment[Postings]]) -> csr_array:
+        if not isinstance(vectors, csr_array) or vectors.ndim != 2:
             raise InvalidInput(
-                f"an inverted index holds sparse vectors (scipy csr_array); given {type(vectors).__name__}"
+                "an inverted index holds sparse vectors (a scipy csr_array of two dimensions); given "
+                f"{type(vectors).__name__}"
             )
-        if not np.isfinite(vectors.data).all() or (vectors.data < 0).any():
+        if segments and segments[0].content.columns != vectors.shape[1]:
+            raise InvalidInput(
+                f"the index holds vectors of {segments[0].content.columns} columns; given {vectors.shape[1]}"
+            )
+        weights = vectors.data
+        if not ((weights >= 0) & (weights <= np.finfo(np.float32).max)).all():
             raise InvalidInput("a sparse vector has a weight that is NaN, infinite or negative; weights must be >= 0")
         return vectors
 
     def _make(self, vectors: Any) -> Postings:
-        rows = self._checked(vectors)
+        rows = self._checked(vectors, self._segments)
         columns = rows.shape[1]
-        if self._segments and self._segments[0].content.columns != columns:
-            raise InvalidInput(
-                f"the index holds vectors of {self._segments[0].content.columns} columns; given {columns}"
-            )
         if not rows.has_canonical_format:
             rows = rows.copy()
             rows.sum_duplicates()

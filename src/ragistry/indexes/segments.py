@@ -15,14 +15,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Generic, Protocol, Self, TypeVar, cast
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import InvalidInput, UnknownName
 from ..protocols import Files, State
-from ..types import Among, Bools, Ints, MultiVectors, Vectors
+from ..types import Among, Bools, Ints, MultiVectors, Vectors, check_text
 
 
 class Ids:
@@ -115,11 +115,16 @@ class Segmented(Generic[C]):
         """Insert; an id that is already there is replaced.
 
         Raises:
-            InvalidInput: If ids and vectors do not match one to one, an id is given twice, or a vector cannot be held.
+            InvalidInput: If ids and vectors do not match one to one, an id is not text or given twice, or a vector cannot
+                be held.
         """
-        count = len(vectors) if isinstance(vectors, MultiVectors) else cast(Any, vectors).shape[0]
+        count = _count(vectors)
         if len(ids) != count:
             raise InvalidInput(f"{len(ids)} ids were given with {count} vectors; one each is needed")
+        for value in ids:
+            if not isinstance(value, str):
+                raise InvalidInput(f"the id {value!r:.100} is {type(value).__name__}; ids are text")
+            check_text(value, f"the id {value!r:.100}")
         if len(set(ids)) != len(ids):
             twice = Counter(ids).most_common(1)[0][0]
             raise InvalidInput(f"the id {twice!r} is given twice in one call; ids must be unique")
@@ -132,7 +137,13 @@ class Segmented(Generic[C]):
         self._segments = tuple(segments)
 
     def remove(self, ids: Iterable[str]) -> None:
-        """Take ids out; ids that are not there are passed over."""
+        """Take ids out; ids that are not there are passed over.
+
+        Raises:
+            InvalidInput: If one text is given instead of several ids.
+        """
+        if isinstance(ids, str):
+            raise InvalidInput(f"ids are given as one text, {ids!r:.100}; give a list of ids")
         self._segments = tuple(self._without(ids))
 
     def fork(self) -> Self:
@@ -204,3 +215,12 @@ class Segmented(Generic[C]):
     def _merged(self, segments: Sequence[Segment[C]]) -> Segment[C]:
         ids = [segment.ids.all[row] for segment in segments for row in np.flatnonzero(segment.alive).tolist()]
         return Segment(Ids.of(ids), np.ones(len(ids), np.bool_), self._merge(segments))
+
+
+def _count(vectors: Any) -> int:
+    shape = (len(vectors),) if isinstance(vectors, MultiVectors) else getattr(vectors, "shape", ())
+    if not shape:
+        raise InvalidInput(
+            f"vectors are {type(vectors).__name__}; a numpy array, a scipy csr_array or MultiVectors is needed"
+        )
+    return int(shape[0])

@@ -76,9 +76,9 @@ class BM25:
     delta: float = 0.5
 
     def __post_init__(self) -> None:
-        if not (self.k1 >= 0 and 0 <= self.b <= 1 and self.delta >= 0):
+        if not (0 <= self.k1 < math.inf and 0 <= self.b <= 1 and 0 <= self.delta < math.inf):
             raise InvalidInput(
-                f"BM25 needs k1 >= 0, 0 <= b <= 1 and delta >= 0; given {self.k1}, {self.b}, {self.delta}"
+                f"BM25 needs finite k1 >= 0, 0 <= b <= 1 and delta >= 0; given {self.k1}, {self.b}, {self.delta}"
             )
 
     @property
@@ -117,7 +117,7 @@ class Dirichlet:
         mu: The weight of the collection's model, in terms, > 0.
 
     Raises:
-        InvalidInput: If `mu` is not positive.
+        InvalidInput: If `mu` is not positive and finite.
 
     Example:
         >>> Dirichlet(mu=1000).term(Statistics(10, 5000.0), 2, 5.0)
@@ -131,8 +131,8 @@ class Dirichlet:
     mu: float = 1000.0
 
     def __post_init__(self) -> None:
-        if not self.mu > 0:
-            raise InvalidInput(f"Dirichlet smoothing needs mu > 0; given {self.mu}")
+        if not 0 < self.mu < math.inf:
+            raise InvalidInput(f"Dirichlet smoothing needs a finite mu > 0; given {self.mu}")
 
     @property
     def prior(self) -> float:

@@ -114,6 +114,8 @@ class Fuse:
 
     def remove(self, ids: Iterable[str]) -> None:
         """Take ids out; ids that are not there are passed over."""
+        if isinstance(ids, str):
+            raise InvalidInput(f"ids are given as one text, {ids!r:.100}; give a list of ids")
         gone = list(ids)
         for member in self._updatable().values():
             member.remove(gone)

@@ -54,9 +54,18 @@ class Searcher:
         return self.index.search(self.encoder.encode(queries, "query"), k, among=among)
 
     def add(self, documents: Sequence[Document]) -> None:
-        """Insert; a document whose id is already there is replaced."""
+        """Insert; a document whose id is already there is replaced.
+
+        Raises:
+            InvalidInput: If something given is no `Document`, or two have the same id.
+        """
+        for document in documents:
+            if not isinstance(document, Document):
+                raise InvalidInput(f"{document!r:.100} is {type(document).__name__}; give a list of Documents")
         if documents:
             self._check()
+            if not len(self.index):
+                self._expected = ""  # nothing is left of what another encoder may have made
             self.index.add([document.id for document in documents], self.encoder.encode(documents, "document"))
 
     def remove(self, ids: Iterable[str]) -> None:
@@ -73,7 +82,8 @@ class Searcher:
 
     def save(self, files: Files) -> State:
         """Store arrays in `files` and return the rest."""
-        return {"fingerprint": self._expected or self.encoder.fingerprint(), "index": self.index.save(files)}
+        made_by = self._expected if len(self.index) else ""
+        return {"fingerprint": made_by or self.encoder.fingerprint(), "index": self.index.save(files)}
 
     def load(self, state: State, files: Files) -> None:
         """Become what was saved. The encoder is compared when it is first used, so that opening stays quick."""
