@@ -1,0 +1,91 @@
+"""Every encoder and index keeps its contract."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ragistry import Analyzer
+from ragistry.encoders.backbones import stack
+from ragistry.encoders.cached import Cached
+from ragistry.encoders.terms import Terms
+from ragistry.indexes.inverted import Inverted
+from ragistry.indexes.weighting import BM25, Dirichlet, Impact, JelinekMercer, Weighting
+from ragistry.protocols import Encoder, Index
+from ragistry.testing import EncoderContract, IndexContract
+
+from ..tiny import tiny_model
+
+WEIGHTINGS: list[Weighting] = [
+    *(BM25(variant=variant) for variant in ("robertson", "lucene", "atire", "bm25l", "bm25+")),
+    BM25(k1=0, b=1),
+    Dirichlet(),
+    JelinekMercer(),
+    Impact(),
+]
+
+
+class TestInverted(IndexContract):
+    @pytest.fixture(autouse=True, params=WEIGHTINGS, ids=repr)
+    def settings(self, request: pytest.FixtureRequest) -> Iterator[None]:
+        self.weighting: Weighting = request.param
+        yield
+
+    def make(self) -> Index:
+        return Inverted(self.weighting)
+
+
+class TestTerms(EncoderContract):
+    def make(self) -> Encoder:
+        return Terms(Analyzer())
+
+    @pytest.fixture(
+        autouse=True,
+        params=[{"stemmer": "german"}, {"stop_words": None}, {"stop_words": ["cat"]}, {"identifiers": False}],
+        ids=repr,
+    )
+    def settings(self, request: pytest.FixtureRequest) -> Iterator[None]:
+        self.other = request.param
+        yield
+
+    def make_other(self) -> Encoder:
+        return Terms(Analyzer(**self.other))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    return tiny_model(folder), tiny_model(folder, seed=1)
+
+
+class TestStack(EncoderContract):
+    @pytest.fixture(autouse=True)
+    def folders(self, models: tuple[Path, Path]) -> Iterator[None]:
+        self.model, self.other = models
+        yield
+
+    def make(self) -> Encoder:
+        return stack(self.model, precision="fp32")
+
+    def make_other(self) -> Encoder:
+        return stack(self.other, precision="fp32")
+
+
+class TestStackWithOtherPooling(TestStack):
+    def make_other(self) -> Encoder:
+        return stack(self.model, pooling="cls", precision="fp32")
+
+
+class TestCached(TestStack):
+    @pytest.fixture(autouse=True)
+    def file(self, tmp_path: Path) -> Iterator[None]:
+        self.path = tmp_path / "vectors.sqlite"
+        yield
+
+    def make(self) -> Encoder:
+        return Cached(super().make(), self.path, roles=("query", "document"))
+
+    def make_other(self) -> Encoder:
+        return Cached(super().make_other(), self.path, roles=("query", "document"))

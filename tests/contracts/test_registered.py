@@ -1,0 +1,84 @@
+"""Every registered retriever keeps the contract; a new name without a run here fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ragistry import Document, create, names, register
+from ragistry.protocols import Retriever
+from ragistry.registry import Recipe
+from ragistry.testing import UpdatableContract
+
+from ..tiny import tiny_model
+
+MODEL = "MODEL"
+"""Stands for the folder of a tiny model."""
+
+DENSE: dict[str, Any] = {"name": "dense", "model": MODEL, "precision": "fp32"}
+SPECS: dict[str, dict[str, Any]] = {
+    "bm25": {"name": "bm25"},
+    "bm25 shifted": {"name": "bm25", "variant": "bm25+", "identifiers": False, "stemmer": None, "stop_words": None},
+    "dirichlet": {"name": "query-likelihood", "mu": 50},
+    "jelinek-mercer": {"name": "query-likelihood", "smoothing": "jelinek-mercer"},
+    "dense": DENSE,
+    "hybrid": {"name": "hybrid", "members": {"bm25": "bm25", "dense": DENSE}},
+    "hybrid of words": {
+        "name": "hybrid",
+        "members": {"a": "bm25", "b": "query-likelihood"},
+        "weights": {"a": 0.3},
+        "normalise": "z-score",
+        "missing": "minimum",
+    },
+    "reciprocal ranks": {
+        "name": "hybrid",
+        "members": {"a": "bm25", "b": {"name": "hybrid", "members": {"c": "bm25", "d": "query-likelihood"}}},
+        "method": "reciprocal-rank",
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("models"))
+
+
+def filled_in(spec: Any, model: Path) -> Any:
+    if isinstance(spec, dict):
+        return {key: filled_in(value, model) for key, value in spec.items()}
+    return str(model) if spec == MODEL else spec
+
+
+class TestRegistered(UpdatableContract):
+    @pytest.fixture(autouse=True, params=SPECS.values(), ids=SPECS.keys())
+    def settings(self, request: pytest.FixtureRequest, model: Path) -> Iterator[None]:
+        self.spec = filled_in(request.param, model)
+        yield
+
+    def make(self) -> Retriever:
+        return create(self.spec)
+
+
+def test_every_name_has_a_run() -> None:
+    tested = {spec["name"] for spec in SPECS.values()}
+    assert set(names()) == tested, "add the new retriever to SPECS above, so that the contract is run over it"
+
+
+def test_a_newly_registered_name_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ragistry.registry._registered", {})
+
+    class Unheard(Recipe):
+        name: str = "unheard-of"
+
+    register(Unheard)
+    with pytest.raises(AssertionError, match="unheard-of"):
+        test_every_name_has_a_run()
+
+
+def test_documents_differ_in_title_and_text() -> None:
+    documents = UpdatableContract().documents()
+    assert len({document.full_text for document in documents}) == len(documents)
+    assert all(isinstance(document, Document) for document in documents)
