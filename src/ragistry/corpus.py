@@ -12,8 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from sqlite3 import Connection
-from types import TracebackType
+from sqlite3 import Connection, Cursor
 from typing import Any, NamedTuple, Self
 from uuid import uuid4
 
@@ -22,20 +21,8 @@ from .database import Database, publish
 from .errors import Corrupt, InvalidInput, StorageError, UnknownName
 from .filters import Where
 from .metadata import plain
-from .rows import (
-    ADVICE,
-    END,
-    FIELDS,
-    FORMAT,
-    INSERT,
-    VISIBLE,
-    Row,
-    checked_generation,
-    checked_ids,
-    damaged,
-    document_of,
-    row_of,
-)
+from .rows import ADVICE, END, FIELDS, FORMAT, INSERT, VISIBLE, Row, damaged, document_of, row_of
+from .rows import checked_documents, checked_generation, checked_ids
 from .rows import digest as digest
 from .storage import explained
 from .types import Document
@@ -170,12 +157,11 @@ class Corpus:
         """
         if batch < 1:
             raise InvalidInput(f"`batch` must be at least 1; given {batch}")
-        at = self.generation if at is None else at
-        last = 0
-        while page := self._select(f"{FIELDS}, row", where, at, "AND row > ? ORDER BY row LIMIT ?", [last, batch]):
-            for row in page:
-                yield document_of(row, self.path)
-            last = page[-1][-1]
+        with self._database.snapshot() as connection:
+            found = self._asked(connection, FIELDS, where, at, "ORDER BY row")
+            while page := found.fetchmany(batch):
+                for row in page:
+                    yield document_of(row, self.path)
 
     def duplicates(self, at: int | None = None) -> list[tuple[str, ...]]:
         """Groups of ids whose documents have exactly equal title and text, each in order of insertion."""
@@ -206,7 +192,7 @@ class Corpus:
             Locked: If another process goes on writing.
             StorageError: If the file cannot be written.
         """
-        rows = [row_of(document) for document in add]
+        rows = [row_of(document) for document in checked_documents(add)]
         seen: set[str] = set()
         for row in rows:
             if row.id in seen:
@@ -243,10 +229,9 @@ class Corpus:
             How many rows were deleted.
         """
         with self._database.writing("purge") as connection, self._database.explained("purge"):
-            purged = connection.execute(
-                "DELETE FROM documents WHERE died <= ?", [checked_generation(generation)]
-            ).rowcount
-            connection.execute("UPDATE generations SET oldest = max(oldest, min(latest, ?))", [generation])
+            wanted = [checked_generation(generation)]
+            purged = connection.execute("DELETE FROM documents WHERE died <= ?", wanted).rowcount
+            connection.execute("UPDATE generations SET oldest = max(oldest, min(latest, ?))", wanted)
         return purged
 
     # Writing, alone: each call is a generation of its own
@@ -270,7 +255,9 @@ class Corpus:
                 connection.execute("CREATE TEMP TABLE IF NOT EXISTS given (id TEXT PRIMARY KEY) WITHOUT ROWID")
                 connection.execute("DELETE FROM given")
             counts = dict.fromkeys(Change._fields, 0)
-            for document in documents:  # an error raised by the caller's own iterable passes as it is
+            for document in checked_documents(
+                documents
+            ):  # an error raised by the caller's own iterable passes as it is
                 row = row_of(document)
                 with explained("add to"):
                     counts[self._put(connection, generation, row)] += 1
@@ -346,9 +333,7 @@ class Corpus:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     # Inside
@@ -362,15 +347,16 @@ class Corpus:
             found = ((id, connection.execute(select, (id, at, at)).fetchone()) for id in dict.fromkeys(wanted))
             return [(id, row) for id, row in found if row is not None]
 
-    def _select(
-        self, columns: str, where: Where | None, at: int | None, rest: str = "", more: Sequence[int] = ()
-    ) -> list[Any]:
+    def _select(self, columns: str, where: Where | None, at: int | None, order: str = "") -> list[Any]:
+        with self._database.reading() as connection:
+            return self._asked(connection, columns, where, at, order).fetchall()
+
+    def _asked(self, connection: Connection, columns: str, where: Where | None, at: int | None, order: str) -> Cursor:
         condition, parameters = filters.compile(where)
         at = checked_generation(at)
-        select = f"SELECT {columns} FROM documents WHERE {VISIBLE} AND {condition} {rest}"
-        with self._database.reading() as connection:
-            self._check_kept(connection, at)
-            return connection.execute(select, [at, at, *parameters, *more]).fetchall()
+        self._check_kept(connection, at)
+        select = f"SELECT {columns} FROM documents WHERE {VISIBLE} AND {condition} {order}"
+        return connection.execute(select, [at, at, *parameters])
 
     def _put(self, connection: Connection, generation: int, row: Row) -> str:
         """Add one row, and say which count of a Change it belongs to."""

@@ -104,6 +104,13 @@ class Database:
                 yield connection
 
     @contextlib.contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """A connection of its own that goes on seeing one state, whatever is asked and written by others meanwhile."""
+        with self.explained("read"), contextlib.closing(self._open()) as connection:
+            connection.execute("BEGIN")
+            yield connection
+
+    @contextlib.contextmanager
     def writing(self, action: str) -> Iterator[sqlite3.Connection]:
         """A transaction that is committed as a whole, or not at all if the block raises; what it raises passes as it is."""
         if self.readonly:

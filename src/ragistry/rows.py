@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from .database import Format
 from .errors import Corrupt, InvalidInput
 from .metadata import encode, normal, plain
-from .types import Document
+from .types import Document, check_text
 
 # `row` keeps the order of insertion. The long columns come last, so that a scan of the others need not read them.
 FORMAT = Format(
@@ -90,8 +90,9 @@ def row_of(document: Document) -> Row:
 
 def document_of(row: Sequence[Any], path: Path) -> Document:
     """The document in the `FIELDS` of a row, if they match their digest; else the error names the file."""
-    id, title, text, metadata, expected = row[:5]
-    if _digest(id, title, text, metadata) != expected:
+    *values, expected = row[:5]
+    id, title, text, metadata = values
+    if not all(isinstance(value, str) for value in values) or _digest(*values) != expected:
         raise damaged(id, path)
     return Document(id, text, title, json.loads(metadata))
 
@@ -101,14 +102,24 @@ def damaged(id: Any, path: Path) -> Corrupt:
     return Corrupt(f"the document {id!r} in {str(path)!r} is damaged: it fails its checksum; {ADVICE}")
 
 
+def checked_documents(documents: Iterable[Document]) -> Iterable[Document]:
+    """Documents as something that can be iterated over."""
+    if not isinstance(documents, Iterable):
+        raise InvalidInput(
+            f"documents are given as {type(documents).__name__}; give a list or other iterable of Documents"
+        )
+    return documents
+
+
 def checked_ids(ids: Iterable[str]) -> Collection[str]:
     """Ids as a collection of text."""
-    if isinstance(ids, str):
-        raise InvalidInput(f"ids are given as one text, {ids!r:.100}; give a list of ids")
+    if isinstance(ids, str) or not isinstance(ids, Iterable):
+        raise InvalidInput(f"ids are given as one {type(ids).__name__}, {ids!r:.100}; give a list of ids")
     wanted = ids if isinstance(ids, Collection) else list(ids)
     for id in wanted:
         if not isinstance(id, str):
             raise InvalidInput(f"the id {id!r:.100} is {type(id).__name__}; ids are text")
+        check_text(id, f"the id {id!r:.100}")
     return wanted
 
 

@@ -13,7 +13,9 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+import time
+import weakref
+from collections.abc import Collection, Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -64,7 +66,7 @@ def explained(action: str, path: Path) -> Iterator[None]:
         raise StorageError(f"cannot {action} {str(path)!r}: {advice}") from error
 
 
-def write_file(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes | memoryview) -> None:
     """Write beside, flush to disk, rename: readers see the old content or the new, never a part."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     with explained("write", path):
@@ -73,19 +75,28 @@ def write_file(path: Path, content: bytes) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(beside, path)
-        except OSError:
+            # The kernel's own stamp may stay the same for some milliseconds, in which two versions could look alike.
+            now = time.time_ns()
+            os.utime(beside, ns=(now, now))
+            beside.replace(path)
+        except BaseException:
             with contextlib.suppress(OSError):
                 beside.unlink(missing_ok=True)
             raise
 
 
 def sync_directory(path: Path) -> None:
-    """Make renames inside a directory durable (a no-op where directories cannot be opened)."""
-    with contextlib.suppress(PermissionError, NotImplementedError):
-        descriptor = os.open(path, os.O_RDONLY)
+    """Make renames inside a directory durable (a no-op where directories cannot be opened or flushed)."""
+    with explained("write", path):
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except PermissionError:
+            return
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in {errno.EINVAL, errno.ENOTSUP, errno.EBADF}:
+                raise
         finally:
             os.close(descriptor)
 
@@ -103,14 +114,13 @@ class ArrayFiles:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._sizes: dict[str, int] = {}
-        self._sound: set[str] = set()
-        self._names: dict[int, tuple[npt.NDArray[Any], str]] = {}
+        self._sizes: dict[str, int] = {}  # of the files that are known to be sound
+        self._names: dict[int, tuple[weakref.ref[npt.NDArray[Any]], str]] = {}  # of living arrays, by address
 
     def put(self, array: npt.NDArray[Any]) -> str:
         """Store an array and return its name. An array that came from `get`, or was put before, is not written again."""
         known = self._names.get(id(array))
-        if known is not None and known[0] is array:
+        if known is not None and known[0]() is array:
             return known[1]
         if array.dtype.hasobject:
             raise InvalidInput("an array of Python objects cannot be stored; give it a numeric dtype")
@@ -122,7 +132,7 @@ class ArrayFiles:
         if not (path.exists() and path.stat().st_size == len(content)):
             with explained("create", self.directory):
                 self.directory.mkdir(parents=True, exist_ok=True)
-            write_file(path, bytes(content))
+            write_file(path, content)
         self._remember(name, array, len(content))
         return name
 
@@ -130,19 +140,21 @@ class ArrayFiles:
         """The array stored under a name, read-only and memory-mapped."""
         path = self.directory / name
         advice = "restore the directory from a copy, or index the documents again"
-        try:
-            if name not in self._sound:
-                with open(path, "rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
-                if f"{digest}.npy" != name:
-                    raise Corrupt(f"{str(path)!r} is damaged: its content does not match its checksum; {advice}")
-            # A plain view: compiled code is slower to start on the subclass that np.load returns.
-            array: npt.NDArray[Any] = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-        except FileNotFoundError:
-            raise Corrupt(f"{str(path)!r} is missing, though the manifest names it; {advice}") from None
-        except ValueError as error:
-            raise Corrupt(f"{str(path)!r} is not an array file ({error}); {advice}") from None
-        self._remember(name, array, path.stat().st_size)
+        with explained("read", path):
+            try:
+                if name not in self._sizes:
+                    with open(path, "rb") as file:
+                        digest = hashlib.file_digest(file, "sha256").hexdigest()
+                    if f"{digest}.npy" != name:
+                        raise Corrupt(f"{str(path)!r} is damaged: its content does not match its checksum; {advice}")
+                # A plain view: compiled code is slower to start on the subclass that np.load returns.
+                array: npt.NDArray[Any] = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+                size = path.stat().st_size
+            except FileNotFoundError:
+                raise Corrupt(f"{str(path)!r} is missing, though the manifest names it; {advice}") from None
+            except (ValueError, EOFError) as error:
+                raise Corrupt(f"{str(path)!r} is not an array file ({error}); {advice}") from None
+        self._remember(name, array, size)
         return array
 
     def sizes(self, names: Iterable[str]) -> dict[str, int]:
@@ -153,7 +165,7 @@ class ArrayFiles:
         """Delete every file that is not in `keep`, and return the names of unfinished ones among them."""
         kept = set(keep)
         unfinished = []
-        self._names = {key: known for key, known in self._names.items() if known[1] in kept}
+        self.forget(kept)
         if self.directory.is_dir():
             for path in sorted(self.directory.iterdir()):
                 if path.name not in kept:
@@ -163,10 +175,14 @@ class ArrayFiles:
                         unfinished.append(path.name)
         return unfinished
 
+    def forget(self, keep: Collection[str]) -> None:
+        """Remember nothing about files that are not in `keep`: they may be gone."""
+        self._sizes = {name: size for name, size in self._sizes.items() if name in keep}
+        self._names = {key: known for key, known in self._names.items() if known[1] in keep and known[0]() is not None}
+
     def _remember(self, name: str, array: npt.NDArray[Any], size: int) -> None:
         self._sizes[name] = size
-        self._sound.add(name)
-        self._names[id(array)] = (array, name)
+        self._names[id(array)] = weakref.ref(array), name
 
 
 def file_names(state: Any) -> set[str]:
@@ -180,9 +196,17 @@ def file_names(state: Any) -> set[str]:
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Commit: after this returns, the directory holds what the manifest says."""
-    content = json.dumps(manifest.model_dump(), ensure_ascii=False, indent=1, sort_keys=True) + "\n"
-    write_file(directory / MANIFEST, content.encode())
+    content = manifest.model_dump()
+    content["checksum"] = _checksum(content)
+    if manifest.files:
+        sync_directory(directory / "files")
+    text = json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+    write_file(directory / MANIFEST, text.encode())
     sync_directory(directory)
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -202,7 +226,7 @@ def read_manifest(directory: Path) -> Manifest:
         ) from None
     except NotADirectoryError:
         raise StorageError(f"{str(directory)!r} is a file, not a Ragistry directory") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Corrupt(f"{str(path)!r} is damaged ({error}); restore it from a copy, or index again") from None
     except OSError as error:
         raise StorageError(f"{str(path)!r} cannot be read: {error}") from error
@@ -212,6 +236,8 @@ def read_manifest(directory: Path) -> Manifest:
             f"{str(path)!r} has format {found!r}, this version of Ragistry reads format {FORMAT}; index again, or use "
             "the version that wrote it"
         )
+    if content.pop("checksum", None) != _checksum(content):
+        raise Corrupt(f"{str(path)!r} is damaged: it fails its checksum; restore it from a copy, or index again")
     try:
         return Manifest.model_validate(content)
     except ValidationError as error:

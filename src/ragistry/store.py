@@ -15,10 +15,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -35,11 +37,17 @@ from .storage import (
     file_names,
     read_manifest,
     recipe_of,
+    write_file,
     write_manifest,
 )
 from .types import Document
 
+CORPUS = "corpus.sqlite"
+LOCK = ".lock"
+PATIENCE = 1.0  # seconds to wait for another writer
+
 _log = logging.getLogger("ragistry")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,15 @@ class View:
     stamp: tuple[int, int]
     manifest: Manifest
     retriever: Updatable
+
+
+@dataclass
+class _Locks:
+    """Of one process: a lock held while another thread forks would stay locked in the child for ever."""
+
+    file: FileLock
+    writing: threading.RLock = field(default_factory=threading.RLock)
+    reading: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Store:
@@ -66,12 +83,21 @@ class Store:
         self.path = path
         self.recovered = ""
         self.files = ArrayFiles(path / "files")
-        self._writing = threading.RLock()
-        self._reading = threading.Lock()
-        self._lock = FileLock(path / ".lock", thread_local=False)
+        self.writable = os.access(path, os.W_OK)
+        self._locks: dict[int, _Locks] = {}
         self._view = self._read()
-        self.corpus = Corpus(path / "corpus.sqlite", readonly=not os.access(path, os.W_OK))
-        self._recover()
+        if not (path / CORPUS).exists():
+            raise Corrupt(
+                f"{str(path)!r} has no {CORPUS}: it is a retriever saved alone, or damaged; open a collection, or restore "
+                "this one from a copy"
+            )
+        self.corpus = Corpus(path / CORPUS, readonly=not self.writable)
+        if self.corpus.generation < self._view.manifest.generation:
+            raise Corrupt(
+                f"{str(path / CORPUS)!r} is older than {MANIFEST}, or the file {CORPUS}-wal is damaged or missing; restore "
+                "the whole directory from a copy"
+            )
+        self._tidy()
 
     @staticmethod
     def make(path: Path, retriever: Retriever) -> None:
@@ -79,34 +105,66 @@ class Store:
         recipe = recipe_of(retriever)
         if not isinstance(retriever, Updatable):
             raise InvalidInput(f"{type(retriever).__name__} takes no documents, so a collection cannot keep it")
-        with explained("create", path):
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
-                what = "a collection" if (path / MANIFEST).exists() else "something else"
-                raise StorageError(
-                    f"{str(path)!r} already holds {what}; open it with Collection.open, or choose another directory"
-                )
-            path.mkdir(parents=True, exist_ok=True)
-        files = ArrayFiles(path / "files")
-        Corpus(path / "corpus.sqlite").close()
-        write_manifest(path, describe(recipe, retriever.save(files), files, generation=0, documents=0))
+        with _filling(path):
+            files = ArrayFiles(path / "files")
+            Corpus(path / CORPUS).close()
+            write_manifest(path, describe(recipe, retriever.save(files), files, generation=0, documents=0))
+
+    def copy(self, target: Path) -> None:
+        """Write the latest state to a directory that does not exist or is empty."""
+        with self.writer() if self.writable else contextlib.nullcontext(), _filling(target):
+            manifest = self.current().manifest
+            (target / "files").mkdir()
+            for name in manifest.files:
+                self.files.get(name)
+                write_file(target / "files" / name, (self.path / "files" / name).read_bytes())
+            self.corpus.copy_to(target / CORPUS, at=manifest.generation)
+            write_manifest(target, manifest)
+
+    def read(self, ask: Callable[[View], T]) -> T:
+        """What `ask` finds in one committed state; asked again if writers have cleared that state away meanwhile."""
+        while True:
+            view = self.current()
+            try:
+                return ask(view)
+            except StorageError:
+                if self.current().manifest.generation == view.manifest.generation:
+                    raise
+
+    def check(self) -> None:
+        """Read everything and compare it with its checksums."""
+        read_manifest(self.path)
+        fresh = ArrayFiles(self.path / "files")
+
+        def count(view: View) -> tuple[int, int]:
+            for name in view.manifest.files:
+                fresh.get(name)
+            return view.manifest.documents, self.corpus.count(at=view.manifest.generation)
+
+        expected, found = self.read(count)
+        self.corpus.check()
+        if expected != found:
+            raise Corrupt(f"{str(self.path)!r} should hold {expected} documents, {found} are there; restore it")
 
     def commit(
         self, view: View, retriever: Updatable, add: Sequence[Document], remove: Sequence[str], documents: int
     ) -> None:
         """Make the next generation: a retriever, documents to add and remove, and how many there are then."""
         generation = view.manifest.generation + 1
+        if self.corpus.generation >= generation:
+            self._recover(view.manifest)
         try:
             state = retriever.save(self.files)
             manifest = describe(recipe_of(retriever), state, self.files, generation=generation, documents=documents)
             self.corpus.write(generation, add, remove)
             write_manifest(self.path, manifest)
         except BaseException:
-            # Ctrl-C and full disks included. If even this fails, the next opening does it.
+            # Ctrl-C and full disks included. If even this fails, the next commit or opening does it.
             with contextlib.suppress(StorageError):
                 if read_manifest(self.path).generation < generation:
                     self._undo(view.manifest)
             raise
-        with self._reading:
+        with self._of_process().reading:
             self._view = View(self._stamp(), manifest, retriever)
         self._clear(manifest)
 
@@ -117,57 +175,61 @@ class Store:
             self.corpus.purge(manifest.generation - 1)
 
     def _undo(self, manifest: Manifest) -> str:
-        rows = self.corpus.rollback(manifest.generation)
-        swept = self.files.sweep(file_names(manifest.state))
+        rows = self.corpus.rollback(manifest.generation) if self.corpus.generation > manifest.generation else 0
+        swept = [*self.files.sweep(file_names(manifest.state)), *self.path.glob(".*.part")]
         for part in self.path.glob(".*.part"):
             part.unlink(missing_ok=True)
         left = [f"{rows} document rows"] * bool(rows) + [f"{len(swept)} files"] * bool(swept)
         return " and ".join(left)
 
-    def _recover(self) -> None:
-        """Undo what a writer that died left behind, unless a living one is at work or the directory is read-only."""
-        if not os.access(self.path, os.W_OK):
-            return
-        try:
-            with self.writer(wait=False):
-                left = self._undo(self.current().manifest)
-        except StorageError:
-            return
-        if left:
-            self.recovered = f"an earlier writer was interrupted: {left} were undone; generation {self._view.manifest.generation} stands"
+    def _recover(self, manifest: Manifest) -> None:
+        """Undo what a writer that died left behind."""
+        if left := self._undo(manifest):
+            self.recovered = (
+                f"an earlier writer was interrupted: {left} were cleared away; generation {manifest.generation} stands"
+            )
             _log.warning("%s: %s", self.path, self.recovered)
+
+    def _tidy(self) -> None:
+        """Recover unless a living writer is at work. Where nothing can be written, searching is possible all the same."""
+        if self.writable:
+            try:
+                with self.writer(wait=False):
+                    self._recover(self.current().manifest)
+            except Corrupt:
+                raise
+            except StorageError as error:
+                _log.info("%s: nothing was tidied up: %s", self.path, error)
 
     @contextlib.contextmanager
     def writer(self, wait: bool = True) -> Iterator[None]:
         """Other threads wait; other processes are told."""
-        with self._writing:
-            if self._lock.is_locked:  # this thread already writes
+        locks = self._of_process()
+        with locks.writing:
+            if locks.file.is_locked:  # this thread already writes
                 yield
-                return
-            with explained("write", self.path):
-                try:
-                    self._lock.acquire(timeout=1.0 if wait else 0)
-                except Timeout:
-                    raise Locked(
-                        f"another writer is at work on {str(self.path)!r}; wait until it has finished and repeat "
-                        "(searching is possible meanwhile)"
-                    ) from None
-            try:
-                yield
-            finally:
-                self._lock.release()
+            else:
+                with _locked(locks.file, self.path, PATIENCE if wait else 0):
+                    yield
+
+    def _of_process(self) -> _Locks:
+        return self._locks.get(os.getpid()) or self._locks.setdefault(os.getpid(), _Locks(_lock(self.path)))
 
     def _stamp(self) -> tuple[int, int]:
-        try:
-            found = (self.path / MANIFEST).stat()
-        except FileNotFoundError:
-            raise StorageError(f"{str(self.path)!r} is not a collection (any more): it has no {MANIFEST}") from None
+        with explained("open", self.path):
+            try:
+                found = (self.path / MANIFEST).stat()
+            except (FileNotFoundError, NotADirectoryError):
+                raise StorageError(
+                    f"{str(self.path)!r} is not a collection (any more): it has no {MANIFEST}; create one with "
+                    "Collection.create or `ragistry index`"
+                ) from None
         return found.st_mtime_ns, found.st_ino
 
     def current(self) -> View:
         """The latest committed state, read again if another process has committed since."""
         if self._stamp() != self._view.stamp:
-            with self._reading:
+            with self._of_process().reading:
                 if self._stamp() != self._view.stamp:
                     self._view = self._read(self._view)
         return self._view
@@ -192,8 +254,56 @@ class Store:
                 raise Corrupt(
                     f"{str(self.path / MANIFEST)!r} is damaged ({error!r}); restore it or index again"
                 ) from None
+            self.files.forget(file_names(manifest.state))
             return View(stamp, manifest, retriever)
 
     def close(self) -> None:
         """Close the corpus."""
         self.corpus.close()
+
+
+def _lock(path: Path) -> FileLock:
+    return FileLock(path / LOCK, thread_local=False)
+
+
+@contextlib.contextmanager
+def _locked(lock: FileLock, path: Path, patience: float) -> Iterator[None]:
+    try:
+        with explained("write", path):
+            try:
+                lock.acquire(timeout=patience)
+            except Timeout:
+                raise Locked(
+                    f"another writer is at work on {str(path)!r}; wait until it has finished and repeat "
+                    "(searching is possible meanwhile)"
+                ) from None
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _filling(path: Path) -> Iterator[None]:
+    """Fill a directory that does not exist or is empty; if that fails, empty it again."""
+    with explained("create", path):
+        _check_vacant(path)
+        path.mkdir(parents=True, exist_ok=True)
+        with _locked(_lock(path), path, PATIENCE):
+            _check_vacant(path)
+            try:
+                yield
+            except BaseException:
+                for part in path.iterdir():
+                    if part.is_dir():
+                        shutil.rmtree(part, ignore_errors=True)
+                    elif part.name != LOCK:
+                        part.unlink(missing_ok=True)
+                raise
+
+
+def _check_vacant(path: Path) -> None:
+    if path.exists() and not (path.is_dir() and all(part.name == LOCK for part in path.iterdir())):
+        what = "a collection" if (path / MANIFEST).exists() else "something else"
+        raise StorageError(
+            f"{str(path)!r} already holds {what}; open it with Collection.open, or choose another directory"
+        )
