@@ -20,6 +20,7 @@ Structure: TypeAlias = Literal["text", "markdown", "python"]
 # Scripts written without spaces: a sentence would be one word.
 _IDEOGRAPHS = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 _TOKEN = re.compile(rf"[{_IDEOGRAPHS}]|[^\W_{_IDEOGRAPHS}]{{1,7}}|[^\w\s]|_")
+_SOLID = re.compile(r"\S")
 _NEWLINE = re.compile(r"\r\n|\r|\n")
 
 
@@ -77,12 +78,11 @@ class Chunker:
             _check_count(count)
         self._tokens, self._overlap, self._count = tokens, overlap, count or count_tokens
         # The splitter's time grows with the square of what it is given, so it gets stretches of at most this many
-        # characters: up to a blank line before unindented text, else a line, a sentence or word, else anywhere.
+        # characters: up to a heading, else a blank line before unindented text, a line, a sentence or word, or anywhere.
         self._longest = most = max(20_000, 40 * tokens)
         some = f".{{{most // 2},{most}}}"
-        self._stretch = re.compile(
-            rf"{some}(?:(?<=\n\n)|(?<=\n\r\n))(?=\S)|{some}(?<=\n)|{some}(?<=[\s.!?。！？])|.{{{most}}}", re.DOTALL
-        )
+        ends = (r"(?<=\n)(?=#)", r"(?:(?<=\n\n)|(?<=\n\r\n))(?=\S)", r"(?<=\n)", r"(?<=[\s.!?。！？])")
+        self._stretch = re.compile("|".join([*(some + end for end in ends), f".{{{most}}}"]), re.DOTALL)
 
     def passages(
         self, text: str, structure: Structure = "text", title: Callable[[int, int], str] = lambda start, end: ""
@@ -96,7 +96,8 @@ class Chunker:
     def _chunks(self, text: str, structure: Structure) -> Iterator[tuple[int, str]]:
         splitter = self._splitter(structure)
         start = 0
-        while start < len(text):
+        while solid := _SOLID.search(text, start):
+            start = solid.start()
             stretch = self._stretch.match(text, start) if len(text) - start > self._longest else None
             end = stretch.end() if stretch else len(text)
             for offset, chunk in splitter.chunk_indices(text[start:end]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import re
 from collections.abc import Callable
@@ -48,7 +49,7 @@ def format_of(path: Path) -> str:
 
 def checked(path: str | os.PathLike[str]) -> Path:
     """A path that exists and is a file or a folder."""
-    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+    if not isinstance(path, (str, os.PathLike)) or os.fspath(path) in {"", b""}:
         raise InvalidInput(f"a file or folder to read is needed; given {path!r}")
     root = Path(path)
     try:
@@ -94,8 +95,11 @@ def walk(root: Path, report: Report) -> list[Path]:
 
 
 def _entered(folder: Path, root: Path, report: Report) -> bool:
-    if folder.name.startswith(".") or folder.name in _PASSED_OVER or (folder / "pyvenv.cfg").exists():
+    if folder.name.startswith(".") or folder.name in _PASSED_OVER:
         return False
+    with contextlib.suppress(OSError):  # a folder that may not be searched is reported when it is listed
+        if (folder / "pyvenv.cfg").exists():
+            return False
     if folder.is_symlink():
         report(f"{relative(folder, root)}: is a link to a folder, which is not followed; skipped")
         return False

@@ -40,11 +40,11 @@ class Outline:
             self._trails.append(tuple(h.text for h in above if h.text and (h.text,) != self._root))
 
     def title(self, start: int, end: int) -> str:
-        """The headings that all of a span stands under, highest first; of what the first heading holds, if none."""
+        """The headings that all of a span stands under, highest first; text before the first heading is passed over."""
         first, last = bisect_right(self._starts, start) - 1, bisect_left(self._starts, end)
         trails = self._trails[max(first, 0) : last]
         shared = tuple(level[0] for level in takewhile(lambda level: len(set(level)) == 1, zip(*trails, strict=False)))
-        return " > ".join(self._root + (shared or (trails[0] if trails else ())))
+        return " > ".join(self._root + shared)
 
 
 def read_markdown(text: str, chunker: Chunker) -> Iterator[Passage]:

@@ -156,7 +156,7 @@ def _object(text: str, start: int) -> tuple[dict[str, Any], int]:
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"not JSON that can be read: {error}") from None
     if not isinstance(value, dict):
-        raise InvalidInput(f'a JSON object is needed, such as {{"text": "..."}}; given a {type(value).__name__}')
+        raise InvalidInput(f'a JSON object is needed, such as {{"text": "..."}}; given {type(value).__name__}')
     return value, end
 
 
@@ -183,9 +183,10 @@ def _document(
             metadata[f"{name}_"] = metadata.pop(name)
         metadata[name] = found
     try:
-        check_text(json.dumps(metadata, ensure_ascii=False, allow_nan=False), "the metadata")
+        written = json.dumps(metadata, ensure_ascii=False, allow_nan=False)
     except ValueError as error:
-        raise InvalidInput(str(error)) from None
+        raise InvalidInput(f"the metadata hold a number that cannot be stored ({error}); write it as text") from None
+    check_text(written, "the metadata")
     return Document(_string(record, id_name) or ids.of(f"{title}\n{text}"), text, title, metadata)
 
 
@@ -195,7 +196,7 @@ def _string(record: Mapping[str, Any], name: str) -> str:
     if found is None:
         return ""
     if isinstance(found, bool) or not isinstance(found, (str, int, float)):
-        raise InvalidInput(f"`{name}` is a {type(found).__name__}; a string is needed")
+        raise InvalidInput(f"`{name}` is {type(found).__name__}; text is needed")
     text = str(found)
     check_text(text, f"`{name}`")
     return text
