@@ -13,6 +13,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import time
 import weakref
 from collections.abc import Collection, Iterable, Iterator
@@ -30,6 +31,7 @@ from .registry import create
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+_ARRAY_FILE = re.compile(r"[0-9a-f]{64}\.npy|\.[0-9a-f]{64}\.npy\.[0-9]+\.part")
 
 
 class Manifest(BaseModel):
@@ -125,11 +127,11 @@ class ArrayFiles:
         if array.dtype.hasobject:
             raise InvalidInput("an array of Python objects cannot be stored; give it a numeric dtype")
         buffer = BytesIO()
-        np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
+        np.save(buffer, np.asarray(array, order="C"), allow_pickle=False)
         content = buffer.getbuffer()
         name = f"{hashlib.sha256(content).hexdigest()}.npy"
         path = self.directory / name
-        if not (path.exists() and path.stat().st_size == len(content)):
+        if not (name in self._sizes and path.exists()):  # a file that was never read through may be damaged
             with explained("create", self.directory):
                 self.directory.mkdir(parents=True, exist_ok=True)
             write_file(path, content)
@@ -162,18 +164,18 @@ class ArrayFiles:
         return {name: self._sizes[name] for name in sorted(set(names))}
 
     def sweep(self, keep: Iterable[str]) -> list[str]:
-        """Delete every file that is not in `keep`, and return the names of unfinished ones among them."""
+        """Delete the array files that are not in `keep`, finished or not, and return their names; others are left alone."""
         kept = set(keep)
-        unfinished = []
+        deleted = []
         self.forget(kept)
         if self.directory.is_dir():
             for path in sorted(self.directory.iterdir()):
-                if path.name not in kept:
+                if path.name not in kept and _ARRAY_FILE.fullmatch(path.name):
                     # A reader elsewhere may still map the file; POSIX keeps it alive, other systems refuse: try later.
                     with contextlib.suppress(OSError):
                         path.unlink()
-                        unfinished.append(path.name)
-        return unfinished
+                        deleted.append(path.name)
+        return deleted
 
     def forget(self, keep: Collection[str]) -> None:
         """Remember nothing about files that are not in `keep`: they may be gone."""
@@ -249,10 +251,12 @@ def save(retriever: Updatable, directory: str | os.PathLike[str]) -> None:
 
     Raises:
         InvalidInput: If the retriever was not made by `create`.
-        StorageError: If the directory cannot be written.
+        StorageError: If the directory cannot be written, or holds a collection.
     """
     path = Path(directory)
     recipe = recipe_of(retriever)
+    if any(path.glob("*.sqlite")):
+        raise StorageError(f"{str(path)!r} holds a collection, whose documents would be lost; choose another directory")
     files = ArrayFiles(path / "files")
     state = retriever.save(files)
     with explained("create", path):
