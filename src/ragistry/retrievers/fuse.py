@@ -87,8 +87,10 @@ class Fuse:
         ):
             if value not in get_args(choice):
                 raise InvalidInput(f"{name}={value!r} is not known; known: {', '.join(get_args(choice))}")
-        if depth < 1 or rank_constant < 0:
-            raise InvalidInput(f"depth must be >= 1 and rank_constant >= 0; given {depth} and {rank_constant}")
+        if depth < 1 or not 0 <= rank_constant < float("inf"):
+            raise InvalidInput(
+                f"depth must be >= 1 and rank_constant >= 0 and finite; given {depth} and {rank_constant}"
+            )
 
     def search(self, queries: Sequence[Query], k: int = 10, *, among: Among = None) -> list[Ranking]:
         """One ranking per query, at most `k` long, of ids in `among`."""
