@@ -1,0 +1,362 @@
+"""How the command line speaks: results for people, JSON for programs, progress, messages, errors and exit codes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn, Self
+
+import typer
+from rich.console import Console, RenderableType
+from rich.filesize import decimal
+from rich.padding import Padding
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+from typer.core import TyperGroup
+
+from .errors import Corrupt, Locked, RagistryError, StorageError
+
+if TYPE_CHECKING:
+    from .evaluation import Evaluation
+    from .evaluation.selection import Fit
+    from .text import Analyzer, Token
+    from .types import Hit
+
+PASSAGE = 300
+"""Characters of a document that are shown."""
+
+NOTHING, USAGE, STORAGE, DAMAGED, BUSY, INTERRUPTED = 1, 2, 3, 4, 5, 130
+"""Exit codes other than 0."""
+
+# Click's UsageError, wherever this version of typer keeps it.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+_SEARCHED = 200_000  # characters of a document in which the passage is looked for
+_WIDEST = 100
+_ANALYSIS = ("stemmer", "stop_words", "identifiers")
+# C1 controls and those that reorder text: a terminal would obey them, so neither text nor JSON may hold them raw.
+_COMMANDS = "\x7f-\x9f\u202a-\u202e\u2066-\u2069"
+_UNSAFE = re.compile(f"[\0-\x1f{_COMMANDS}]")
+_UNSAFE_IN_JSON = re.compile(f"[{_COMMANDS}]")
+
+
+class Commands(TyperGroup):
+    """A group of commands whose errors end in one message and an exit code."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Note whether JSON is wanted, so that errors of any kind know."""
+        ctx.meta["json"] = "--json" in args
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        as_json: bool = ctx.meta["json"]
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except _UsageError as error:
+            if as_json:
+                _show_error("UsageError", str(error))
+            raise
+        except (RagistryError, OSError) as error:
+            if isinstance(error, BrokenPipeError):  # the reader has seen enough, as `head` does
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise typer.Exit from None
+            kinds = (
+                (Locked, BUSY),
+                (Corrupt, DAMAGED),
+                (StorageError, STORAGE),
+                (RagistryError, USAGE),
+                (OSError, STORAGE),
+            )
+            _fail(error, str(error), next(code for kind, code in kinds if isinstance(error, kind)), as_json)
+        except KeyboardInterrupt as interrupt:
+            message = str(interrupt) or "interrupted; nothing that was committed is lost"
+            _fail(interrupt, message, INTERRUPTED, as_json)
+
+
+class Notes(logging.Handler):
+    """Shows what is logged as messages."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show one."""
+        note(record.getMessage())
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise  # rich would exit with 1, which here means "nothing found"
+
+
+def show(shown: RenderableType, *, wrap: bool = True) -> None:
+    """Print on standard output, in lines that can be read."""
+    console = _Console(highlight=False, markup=False, emoji=False)
+    console.print(shown, width=min(console.width, _WIDEST) if wrap else None, soft_wrap=not wrap)
+
+
+def show_json(document: Any) -> None:
+    """Print one JSON document on standard output; control characters, and what its encoding lacks, are escaped."""
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+    text = json.dumps(document, ensure_ascii=not encoding.lower().startswith("utf"), indent=2)
+    sys.stdout.write(_UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
+
+
+def note(message: str, style: str = "dim") -> None:
+    """A message on standard error."""
+    _errors().print(Text(printable(message), style), soft_wrap=True)
+
+
+def nothing(message: str, document: Any, *, as_json: bool) -> NoReturn:
+    """Say that there is nothing, and end with the exit code that says so."""
+    if as_json:
+        show_json(document)
+    note(message)
+    raise typer.Exit(NOTHING)
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things.
+
+    Example:
+        >>> counted(1, "query"), counted(2000, "query"), counted(3, "file")
+        ('1 query', '2,000 queries', '3 files')
+    """
+    plural = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+    return f"{number:,} {what if number == 1 else plural}"
+
+
+def printable(text: str) -> str:
+    """Text on one line, without characters that a terminal would take for commands.
+
+    Example:
+        >>> printable("two\\n lines \\x1b[31m")
+        'two lines �[31m'
+    """
+    return _UNSAFE.sub("\ufffd", re.sub(r"\s+", " ", text)).strip()
+
+
+def analyzer_of(recipe: Mapping[str, Any]) -> Analyzer:
+    """The analyzer that a recipe, or the first of its members that has one, describes; else the default one."""
+    from .text import Analyzer
+
+    described = _analysis(recipe)
+    return Analyzer() if described is None else Analyzer(*(described[field] for field in _ANALYSIS))
+
+
+def passage(text: str, terms: Iterable[str], analyzer: Analyzer) -> Text:
+    """The part of a text that holds most of the terms, about 300 characters, with the words that match marked.
+
+    Example:
+        >>> from ragistry import Analyzer
+        >>> shown = passage("Sonnets have [14] lines.", {"sonnet", "line"}, Analyzer())
+        >>> shown.plain, [shown.plain[span.start:span.end] for span in shown.spans]
+        ('Sonnets have [14] lines.', ['Sonnets', 'lines'])
+    """
+    flat, wanted = printable(text[:_SEARCHED]), frozenset(terms)
+    found = [token for token in analyzer.tokens(flat) if token.term in wanted]
+    start, end = _window(flat, found)
+    shown = Text("… " if start else "")
+    shift = len(shown) - start
+    shown.append(flat[start:end])
+    for token in found:
+        if start <= token.start and token.end <= end:
+            shown.stylize("bold magenta", token.start + shift, token.end + shift)
+    return shown.append(" …") if end < len(flat) or len(text) > _SEARCHED else shown
+
+
+def show_hits(query: str, hits: Sequence[Hit], analyzer: Analyzer) -> None:
+    """Rank, score, title, place and passage of each hit."""
+    terms = frozenset(analyzer.terms(query))
+    scores = [f"{hit.score:#.4g}" for hit in hits]
+    ranks, widest = len(str(len(hits))), max(map(len, scores), default=0)
+    indent = " " * (ranks + widest + 4)
+    for rank, (hit, score) in enumerate(zip(hits, scores, strict=True), 1):
+        head = Text.assemble((f"{rank:>{ranks}}", "bold"), "  ", (f"{score:>{widest}}", "dim"), "  ")
+        where = Text(place(hit), "cyan")
+        if hit.title:
+            title = passage(hit.title, terms, analyzer)
+            title.style = "bold"
+            head.append(title).append(f"\n{indent}")
+        show(head.append(where), wrap=False)
+        show(Padding(passage(hit.text, terms, analyzer), (0, 0, 1, len(indent)), expand=False))
+
+
+def place(hit: Hit) -> str:
+    """Where a hit comes from: its file and line if it has them, and its id unless that says no more."""
+    source, line, page = (hit.metadata.get(name) for name in ("source", "line", "page"))
+    if not isinstance(source, str):
+        return printable(hit.id)
+    where = _from_here(hit.metadata.get("root"), source)
+    where += f", page {page}, line {line}" if page else f":{line}" if line else ""
+    return printable(where if hit.id.startswith(f"{source}#") else f"{hit.id} in {where}")
+
+
+def show_change(done: Mapping[str, Any]) -> None:
+    """What indexing did."""
+    changed = [f"{done[what]:,} {what}" for what in ("added", "replaced", "removed", "unchanged") if done[what]]
+    show(
+        f"{printable(done['path'])} holds {counted(done['documents'], 'document')}: {', '.join(changed)}; read "
+        f"{counted(done['files'], 'file')}, {decimal(done['bytes'])}, in {done['seconds']:.1f} s"
+    )
+
+
+def show_evaluation(found: Evaluation) -> None:
+    """The mean of each measure."""
+    _show_pairs({name: f"{value:.4f}" for name, value in found.means.items()})
+    left_out = f", {found.unjudged:,} left out for want of judgements" if found.unjudged else ""
+    show(f"{found.name}, {counted(len(found.run), 'query')}, {found.queries_per_second:,.0f} a second{left_out}")
+
+
+def show_fit(found: Fit, changes: Sequence[tuple[str, Any, Any]]) -> None:
+    """What fitting brought, and what it changed."""
+    chosen, tested = found.queries
+    _show_pairs(
+        {
+            f"{found.measure} before": f"{found.base:.4f}",
+            f"{found.measure} after": f"{found.fitted:.4f}",
+            "in perfect order": f"{found.headroom:.4f}, were the first 100 hits so sorted",
+        }
+    )
+    changed = ", ".join(f"{field} {before} → {after}" for field, before, after in changes)
+    show(f"kept: {changed}" if found.kept else "nothing helped, so the settings stay as they were")
+    skipped = f"; {counted(found.skipped, 'pair')} left out, as their documents are not there" if found.skipped else ""
+    show(
+        f"{counted(found.candidates, 'candidate')} tried on {counted(chosen, 'query')}, measured on {tested} others{skipped}"
+    )
+
+
+def show_info(found: Mapping[str, Any]) -> None:
+    """What a collection holds."""
+    fields = {name: value for name, value in found["recipe"].items() if name != "name"}
+    _show_pairs(
+        {
+            "path": found["path"],
+            "documents": f"{found['documents']:,}",
+            "repeated texts": f"{found['duplicates']:,}",
+            "retriever": f"{found['retriever']}  {json.dumps(fields, ensure_ascii=False)}",
+            "size": f"{decimal(found['corpus_bytes'])} of documents, {decimal(found['index_bytes'])} of index",
+            "generation": found["generation"],
+            "version": f"{found['version']}, format {found['format']}",
+        }
+    )
+
+
+def show_table(header: Sequence[str], rows: Iterable[Sequence[Text | str]]) -> None:
+    """A table without lines."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row))
+    show(table)
+
+
+class Bar:
+    """A progress bar with rate and time left, on standard error and only if that is a terminal.
+
+    Args:
+        doing: What is being done, such as "Indexing".
+        unit: What is counted, such as "documents".
+        total: When all is done, in the units of `advance`'s `amount`; None if it is not known.
+    """
+
+    def __init__(self, doing: str, unit: str, total: float | None) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+        )
+        self.count = 0
+        self._unit = unit
+        self._progress = Progress(*columns, console=_errors(), transient=True, disable=not sys.stderr.isatty())
+        self._task = self._progress.add_task(doing, total=total, rate="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def advance(self, count: int = 1, amount: float | None = None) -> None:
+        """Count some more, which brings the bar on by as much unless `amount` is given."""
+        self.count += count
+        if not self._progress.disable:
+            elapsed = self._progress.tasks[0].elapsed or 1e-9
+            rate = f"{self.count:,} {self._unit}, {self.count / elapsed:,.0f}/s"
+            self._progress.update(self._task, advance=count if amount is None else amount, rate=rate)
+
+
+def _fail(error: BaseException, message: str, code: int, as_json: bool) -> NoReturn:
+    if as_json:
+        _show_error(type(error).__name__, message)
+    _errors().print(Text.assemble(("error: ", "bold red"), printable(message)), soft_wrap=True)
+    raise typer.Exit(code) from None
+
+
+def _show_error(kind: str, message: str) -> None:
+    show_json({"error": {"type": kind, "message": message}})
+
+
+def _show_pairs(pairs: Mapping[str, object]) -> None:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in pairs.items():
+        table.add_row(name, Text(printable(str(value))))
+    show(table)
+
+
+def _errors() -> Console:
+    return _Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def _analysis(recipe: Any) -> Mapping[str, Any] | None:
+    if not isinstance(recipe, Mapping):
+        return None
+    if all(field in recipe for field in _ANALYSIS):
+        return recipe
+    return next((found for member in recipe.values() if (found := _analysis(member))), None)
+
+
+def _window(text: str, found: Sequence[Token]) -> tuple[int, int]:
+    """Where the passage starts and ends: as many different terms as possible, then as many matches, the earliest."""
+    held: Counter[str] = Counter()
+    best, start, end, first = (0, 0), 0, 0, 0
+    found = sorted(found, key=lambda token: token.start)
+    for last, token in enumerate(found):
+        held[token.term] += 1
+        while token.end - found[first].start > PASSAGE:
+            held[found[first].term] -= 1
+            first += 1
+        value = (sum(count > 0 for count in held.values()), last - first)
+        if value > best:
+            best, start, end = value, found[first].start, token.end
+    # A third of the room that is left goes before the matches, and both ends fall between words where there are any.
+    left = max(0, min(start - (PASSAGE - (end - start)) // 3, len(text) - PASSAGE))
+    right = min(len(text), left + PASSAGE)
+    if left and (space := text.find(" ", left, start)) >= 0:
+        left = space + 1
+    if right < len(text) and (space := text.rfind(" ", end, right)) > left:
+        right = space
+    return left, right
+
+
+def _from_here(root: Any, source: str) -> str:
+    """The path of a file, from the current directory if it is below that."""
+    if not isinstance(root, str):
+        return source
+    path = Path(root, source)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else os.fspath(path)

@@ -1,0 +1,223 @@
+"""Files into a collection: what they hold now, which documents they no longer give, and which retriever is meant.
+
+Every document gets the metadata `root`: the folder that its `source` is relative to. Together they name the file that it
+came from, whatever paths were given when it was read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .collection import Collection
+from .errors import InvalidInput
+from .readers import find, read
+from .registry import create, recipe
+from .storage import MANIFEST
+from .types import Document
+
+Advance = Callable[[int, float], object]
+"""Takes how many documents were read, and how many bytes that brought."""
+
+
+class Reading:
+    """The documents of files and folders, and what there is to tell about reading them.
+
+    Args:
+        paths: Files and folders; one inside another is not read twice.
+        tokens: The most tokens in a chunk.
+        apart: A folder that is passed over: the collection itself.
+
+    Attributes:
+        files: The files to be read.
+        size: Of all of them, in bytes.
+        ids: Of the documents read so far.
+        problems: One line for each file that was skipped or damaged.
+
+    Raises:
+        InvalidInput: If a path is empty; while reading, if a record cannot be used or its id was read before.
+        StorageError: If a path does not exist or cannot be read.
+
+    Example:
+        >>> folder = getfixture("tmp_path")
+        >>> _ = (folder / "guide.md").write_text("Use pip.")
+        >>> reading = Reading([folder], tokens=200, apart=folder / "collection")
+        >>> [(document.text, document.metadata["source"]) for document in reading.documents()]
+        [('Use pip.', 'guide.md')]
+    """
+
+    def __init__(self, paths: Sequence[Path], tokens: int, *, apart: Path) -> None:
+        self._tokens = tokens
+        self._apart = _absolute(apart)
+        self._paths = {path: _absolute(path) for path in paths}
+        inner = {path for path, here in self._paths.items() if any(p in here.parents for p in self._paths.values())}
+        self._read = {here: path for path, here in self._paths.items() if path not in inner}
+        self._sizes = {
+            here: _size(file)
+            for path in self._read.values()
+            for file in find(path)
+            if not (here := _absolute(file)).is_relative_to(self._apart)
+        }
+        self.files = list(self._sizes)
+        self.size = sum(self._sizes.values())
+        self.ids: set[str] = set()
+        self.problems: list[str] = []
+
+    def documents(self, advance: Advance = lambda count, size: None) -> Iterator[Document]:
+        """The documents in the order of the files."""
+        for here, path in self._read.items():
+            root = here if path.is_dir() else here.parent
+            file, left = root, 0
+            for document in read(path, tokens=self._tokens, report=self._reporter(root)):
+                came_from = root / str(document.metadata["source"])
+                if came_from.is_relative_to(self._apart):
+                    continue
+                past = 0
+                if came_from != file:
+                    file, past, left = came_from, left, self._sizes.get(came_from, 0)
+                here_now = min(left, len(document.text))
+                left -= here_now
+                advance(1, past + here_now)
+                if self._is_new(document, came_from):
+                    yield _rooted(document, root)
+            advance(0, left)
+
+    def covers(self, file: Path) -> bool:
+        """Whether a file is one of the paths, or below one of them."""
+        return any(file.is_relative_to(path) for path in self._read)
+
+    def _is_new(self, document: Document, file: Path) -> bool:
+        """Whether an id comes for the first time; a chunk may repeat, in a file of the same name elsewhere."""
+        if document.id not in self.ids:
+            self.ids.add(document.id)
+            return True
+        if "start" in document.metadata:
+            return False
+        raise InvalidInput(
+            f"{str(file)!r}, line {document.metadata.get('line')}: the id {document.id!r} was read before, from this "
+            "file or another one; give every record an id that is unique in its collection"
+        )
+
+    def _reporter(self, root: Path) -> Callable[[str], object]:
+        inside = f"{self._apart.relative_to(root).as_posix()}/" if self._apart.is_relative_to(root) else None
+
+        def report(line: str) -> None:
+            if not (inside and line.startswith(inside)):
+                self.problems.append(line)
+
+        return report
+
+
+def stale(collection: Collection, reading: Reading) -> list[str]:
+    """The ids of documents that came from files which a finished reading covers, but no longer come.
+
+    A file that is there and cannot be read keeps its documents.
+    """
+    found = []
+    for document in collection.documents({"root": {"exists": True}, "source": {"exists": True}}):
+        if document.id not in reading.ids:
+            file = Path(str(document.metadata["root"]), str(document.metadata["source"]))
+            if reading.covers(file) and _decided(file):
+                found.append(document.id)
+    return found
+
+
+def opened(directory: Path, retriever: str | None, fields: Mapping[str, Any]) -> Collection:
+    """The collection in a directory, made if there is none, provided that its retriever is the one asked for.
+
+    Args:
+        directory: Of a collection, or of nothing yet.
+        retriever: A name or a YAML file; None for the one that is there, or "bm25".
+        fields: Of the retriever. Those not given may have any value, for `fit` changes them.
+
+    Raises:
+        InvalidInput: If the collection has another retriever, or a field cannot be used.
+        UnknownName: If no retriever has this name.
+        StorageError: If the directory holds something else, or cannot be read or written.
+    """
+    if not (directory / MANIFEST).exists():
+        return Collection.create(directory, create(recipe(retriever or "bm25", fields)))
+    collection = Collection.open(directory)
+    held = collection.recipe
+    asked = recipe(retriever or held["name"], fields).model_dump(mode="json", exclude_unset=True)
+    if different := differences(asked, held):
+        collection.close()
+        raise InvalidInput(
+            f"{str(directory)!r} keeps another retriever than was asked for: "
+            + "; ".join(f"its {field} is {there!r}, not {value!r}" for field, value, there in different)
+            + ". Leave out --retriever and --set to keep it as it is, or index into another directory"
+        )
+    return collection
+
+
+def differences(asked: Mapping[str, Any], held: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """Where a recipe differs from another in the fields that were asked for: field, value asked for, value held.
+
+    Example:
+        >>> differences({"name": "bm25", "k1": 0.9}, {"name": "bm25", "k1": 1.2, "b": 0.75})
+        [('k1', 0.9, 1.2)]
+    """
+    found: list[tuple[str, Any, Any]] = []
+    for name, value in asked.items():
+        there = held.get(name)
+        # Of a recipe only the fields given count; any other mapping, such as a hybrid's members, counts as a whole.
+        if isinstance(value, dict) and isinstance(there, dict) and ("name" in value or value.keys() == there.keys()):
+            found += differences(value, there, f"{prefix}{name}.")
+        elif value != there:
+            found.append((prefix + name, value, there))
+    return found
+
+
+def read_fields(assignments: Sequence[str]) -> dict[str, Any]:
+    """Fields given as `name=value`, the values in YAML.
+
+    Raises:
+        InvalidInput: If one is not of this form.
+
+    Example:
+        >>> read_fields(["k1=0.9", "stemmer=null"])
+        {'k1': 0.9, 'stemmer': None}
+    """
+    fields = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        try:
+            fields[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            equals = ""
+        if not equals:
+            raise InvalidInput(f"--set {assignment!r} cannot be read; write --set FIELD=VALUE, such as --set k1=0.9")
+    return fields
+
+
+def _rooted(document: Document, root: Path) -> Document:
+    own = {"root_": document.metadata["root"]} if "root" in document.metadata else {}
+    return replace(document, metadata={**document.metadata, **own, "root": str(root)})
+
+
+def _absolute(path: Path) -> Path:
+    """An absolute path without dots, links left as they are, of characters that UTF-8 holds."""
+    return Path(os.fsencode(os.path.normpath(path.absolute())).decode("utf-8", "replace"))
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
+
+
+def _decided(file: Path) -> bool:
+    """Whether it is known what a file holds: it can be read, or is not there."""
+    try:
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return os.access(file, os.R_OK)
