@@ -21,8 +21,20 @@ from .database import Database, publish
 from .errors import Corrupt, InvalidInput, StorageError, UnknownName
 from .filters import Where
 from .metadata import plain
-from .rows import ADVICE, END, FIELDS, FORMAT, INSERT, VISIBLE, Row, damaged, document_of, row_of
-from .rows import checked_documents, checked_generation, checked_ids
+from .rows import (
+    END,
+    FIELDS,
+    FORMAT,
+    INSERT,
+    VISIBLE,
+    Row,
+    checked_documents,
+    checked_generation,
+    checked_ids,
+    damaged,
+    document_of,
+    row_of,
+)
 from .rows import digest as digest
 from .storage import explained
 from .types import Document
@@ -111,14 +123,6 @@ class Corpus:
 
         Returns:
             16 bytes for each document.
-
-        Example:
-            >>> import tempfile
-            >>> document = Document("1", "A haiku.")
-            >>> with Corpus(tempfile.mkdtemp() + "/documents.db") as corpus:
-            ...     _ = corpus.add([document])
-            ...     corpus.digests(["1", "2"]) == {"1": digest(document)}
-            True
         """
         return {id: found for id, (found,) in self._rows("content" if content else "digest", ids, at)}
 
@@ -255,9 +259,8 @@ class Corpus:
                 connection.execute("CREATE TEMP TABLE IF NOT EXISTS given (id TEXT PRIMARY KEY) WITHOUT ROWID")
                 connection.execute("DELETE FROM given")
             counts = dict.fromkeys(Change._fields, 0)
-            for document in checked_documents(
-                documents
-            ):  # an error raised by the caller's own iterable passes as it is
+            # An error raised by the caller's own iterable passes as it is.
+            for document in checked_documents(documents):
                 row = row_of(document)
                 with explained("add to"):
                     counts[self._put(connection, generation, row)] += 1
@@ -292,7 +295,7 @@ class Corpus:
         with self._database.reading("check") as connection:
             problems = [found for (found,) in connection.execute("PRAGMA integrity_check(5)") if found != "ok"]
             if problems:
-                raise Corrupt(f"{str(self.path)!r} is damaged: {'; '.join(problems)}; {ADVICE}")
+                raise Corrupt(f"{str(self.path)!r} is damaged: {'; '.join(problems)}; restore it from a copy")
             for *row, content, plainness in connection.execute(f"SELECT {FIELDS}, content, plain FROM documents"):
                 document = document_of(row, self.path)
                 if content != digest(document, content=True) or plainness != plain(document.metadata):
