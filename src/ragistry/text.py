@@ -113,18 +113,17 @@ class Analyzer:
         Returns:
             int64 [terms], and int64 [texts + 1]: text i has `keys[offsets[i]:offsets[i + 1]]`.
         """
-        parts, counts = [], [np.zeros(1, np.int64)]
+        parts, offsets, total = [np.empty(0, np.int64)], [np.zeros(1, np.int64)], 0
         for batch in _batches(texts):
             joined, starts, ends, hashes = self._spans(batch)
             with self._lock:
                 keys = self._known(joined, starts, ends, hashes)
             kept = keys > 0
-            lengths = np.fromiter((len(text) + 1 for text in batch), np.int64, len(batch))
-            limits = np.searchsorted(starts, np.cumsum(lengths))
-            counts.append(np.diff(np.concatenate(([0], np.cumsum(kept)))[limits], prepend=0))
+            limits = np.cumsum(np.fromiter((len(text) + 1 for text in batch), np.int64, len(batch)))
             parts.append(keys[kept])
-        offsets = np.cumsum(np.concatenate(counts)) if len(parts) else np.zeros(1, np.int64)
-        return np.concatenate(parts) if parts else np.empty(0, np.int64), offsets
+            offsets.append(total + np.searchsorted(starts[kept], limits))
+            total += len(parts[-1])
+        return np.concatenate(parts), np.concatenate(offsets)
 
     def _spans(self, texts: Sequence[str]) -> tuple[str, Ints, Ints, npt.NDArray[np.uint64]]:
         joined = "\0".join(texts) + "\0"

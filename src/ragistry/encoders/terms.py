@@ -48,9 +48,7 @@ class Terms:
         columns, counts = np.empty_like(keys), np.empty(len(keys), np.float32)
         starts = np.empty_like(offsets)
         used = _count(keys, offsets, columns, counts, starts)
-        rows = csr_array((len(texts), COLUMNS), dtype=np.float32)
-        rows.indices, rows.indptr, rows.data = columns[:used], starts, counts[:used]
-        return rows
+        return csr_array((counts[:used], columns[:used], starts), shape=(len(texts), COLUMNS))
 
     def fingerprint(self) -> str:
         """Differs between analyzers that give different terms."""

@@ -6,7 +6,6 @@ import itertools
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -55,15 +54,48 @@ class _Counted:
         if self._exact is not None:
             return int(self._exact[0][position]), float(self._exact[1][position])
         first, last = self.content.starts[position : position + 2].tolist()
-        known = self._occurrences.get(position)
-        if known is None:
-            known = float(self.content.values[first:last].sum(dtype=np.float64))
-            self._occurrences[position] = known
-        return last - first, known
+        return last - first, float(self.content.values[first:last].sum(dtype=np.float64))
 
-    @cached_property
-    def _occurrences(self) -> dict[int, float]:
-        return {}
+
+class _Weighed:
+    """What each posting adds to a score, for one weighting of one state of the index.
+
+    A term is weighed when a query first holds it. Threads that do so at the same time write the same numbers.
+    """
+
+    def __init__(
+        self, segments: tuple[Segment[Postings], ...], weighting: Weighting, known: Sequence[_Counted]
+    ) -> None:
+        self.segments, self.weighting = segments, weighting
+        counted = {one.segment: one for one in known}
+        self.counted = [counted.get(segment) or _Counted(segment) for segment in segments]
+        self.statistics = Statistics(sum(s.size for s in segments), sum(one.total for one in self.counted))
+        self.weights = [np.empty(len(segment.content.values), np.float32) for segment in segments]
+        self.full = all(segment.full for segment in segments)
+        self._constants = weighting.constants(self.statistics)
+        self._terms: dict[int, tuple[list[int], float]] = {}
+
+    def term(self, key: int) -> tuple[list[int], float]:
+        """Where each segment has a term, -1 for nowhere, and what it adds to every document."""
+        return self._terms.get(key) or self._weigh(key)
+
+    def _weigh(self, key: int) -> tuple[list[int], float]:
+        places = [int(kernels.find(one.content.terms, np.array([key]))[0]) for one in self.counted]
+        held = [(number, place) for number, place in enumerate(places) if place >= 0]
+        frequencies = [self.counted[number].frequencies(place) for number, place in held]
+        documents, occurrences = sum(n for n, _ in frequencies), sum(total for _, total in frequencies)
+        if not documents:
+            return [-1] * len(places), 0.0
+        factor, added = self.weighting.term(self.statistics, documents, occurrences)
+        for number, place in held:
+            content = self.segments[number].content
+            first, last = content.starts[place : place + 2].tolist()
+            kernels.weigh(
+                content.rows[first:last], content.values[first:last], content.lengths,
+                self.weighting.form, factor, *self._constants, self.weights[number][first:last],
+            )  # fmt: skip
+        self._terms[key] = places, added
+        return places, added
 
 
 class Inverted(Segmented[Postings]):
@@ -90,36 +122,31 @@ class Inverted(Segmented[Postings]):
     def __init__(self, weighting: Weighting) -> None:
         super().__init__()
         self.weighting = weighting
-        self._counted: tuple[_Counted, ...] = ()
+        self._weighed = _Weighed(self._segments, weighting, ())
         self._scratch = threading.local()
 
     def search(self, queries: Any, k: int, *, among: Among = None) -> list[Ranking]:
         """The best `k` of `among` for each row of `queries`, a CSR array [queries, columns]."""
-        segments, counted = self._current()
+        state = self._current()
+        segments = state.segments
         rows = self._checked(queries, segments)
         if k <= 0 or not segments or (among is not None and not among):
             return [Ranking((), np.empty(0, np.float32))] * rows.shape[0]
         masks = [self._mask(segment, among) for segment in segments]
-        whole = among is None and all(segment.full for segment in segments)
-        statistics = Statistics(sum(s.size for s in segments), sum(c.total for c in counted))
-        c0, c1 = self.weighting.constants(statistics)
-        bounds = rows.indptr.tolist()
+        whole, prior = among is None and state.full, state.weighting.prior
+        keys, amounts = rows.indices.tolist(), np.asarray(rows.data, np.float64)
         found = []
-        for first, last in itertools.pairwise(bounds):
-            terms = np.asarray(rows.indices[first:last], np.int64)
-            amounts = np.asarray(rows.data[first:last], np.float64)
-            places = [kernels.find(content.terms, terms) for content in (c.content for c in counted)]
-            factors, base = self._factors(statistics, counted, places, amounts)
-            prior, mass = self.weighting.prior, float(amounts.sum())
+        for first, last in itertools.pairwise(rows.indptr.tolist()):
+            terms, mine = [state.term(key) for key in keys[first:last]], amounts[first:last]
+            base = sum(amount * added for amount, (_, added) in zip(mine.tolist(), terms, strict=True))
             ids: list[str] = []
             scores: list[Floats] = []
-            for segment, place, mask in zip(segments, places, masks, strict=True):
+            for number, (segment, mask, weights) in enumerate(zip(segments, masks, state.weights, strict=True)):
                 content = segment.content
-                accumulator, touched = self._buffers(len(mask))
                 best, values = kernels.search(
-                    content.starts, content.rows, content.values, content.lengths, place, factors, amounts,
-                    self.weighting.form, c0, c1, base, prior, mass,
-                    mask, whole, segment.ids.ranks, accumulator, touched, min(k, len(mask)),
+                    content.starts, content.rows, weights, content.lengths,
+                    np.array([places[number] for places, _ in terms], np.int64), mine, base, prior, float(mine.sum()),
+                    mask, whole, segment.ids.ranks, *self._buffers(len(mask)), min(k, len(mask)),
                 )  # fmt: skip
                 ids += segment.ids.at(best.tolist())
                 scores.append(values)
@@ -166,39 +193,16 @@ class Inverted(Segmented[Postings]):
         twin._scratch = threading.local()
         return twin
 
-    def _current(self) -> tuple[tuple[Segment[Postings], ...], tuple[_Counted, ...]]:
-        segments, counted = self._segments, self._counted
-        if tuple(c.segment for c in counted) != segments:
-            known = {id(c.segment): c for c in counted}
-            counted = tuple(known.get(id(s)) or _Counted(s) for s in segments)
-            self._counted = counted
-        return segments, counted
-
-    def _factors(
-        self,
-        statistics: Statistics,
-        counted: Sequence[_Counted],
-        places: Sequence[Ints],
-        amounts: npt.NDArray[np.float64],
-    ) -> tuple[npt.NDArray[np.float64], float]:
-        factors, base = np.zeros(len(amounts)), 0.0
-        positions = list(zip(*(place.tolist() for place in places), strict=True))
-        for i, (where, amount) in enumerate(zip(positions, amounts.tolist(), strict=True)):
-            documents, occurrences = 0, 0.0
-            for one, position in zip(counted, where, strict=True):
-                if position >= 0:
-                    n, total = one.frequencies(position)
-                    documents += n
-                    occurrences += total
-            if documents:
-                factors[i], added = self.weighting.term(statistics, documents, occurrences)
-                base += amount * added
-        return factors, base
+    def _current(self) -> _Weighed:
+        state = self._weighed
+        if state.segments is not self._segments or state.weighting is not self.weighting:
+            state = self._weighed = _Weighed(self._segments, self.weighting, state.counted)
+        return state
 
     def _buffers(self, rows: int) -> tuple[Floats, npt.NDArray[np.int32]]:
         scratch: tuple[Floats, npt.NDArray[np.int32]] | None = getattr(self._scratch, "buffers", None)
         if scratch is None or len(scratch[0]) < rows:
-            scratch = np.full(rows, -np.inf, np.float32), np.empty(rows, np.int32)
+            scratch = np.full(rows, -np.inf, np.float32), np.empty(rows + 1, np.int32)
             self._scratch.buffers = scratch
         return scratch
 

@@ -122,37 +122,50 @@ def _sink(best: Any, scores: Any, size: int, row: int, score: float, ranks: Any)
     scores[at], best[at] = score, row
 
 
+@compiled(types.void(I32, F32, F32, int64, float64, float64, float64, float32[::1]))
+def weigh(rows: Any, values: Any, lengths: Any, form: int, a: float, c0: float, c1: float, weights: Any) -> None:
+    """What each posting of a term adds to a score; see `weighting` for the forms."""
+    # Unsigned numbers of rows spare the compiler the wrapping of negative ones, and let it work on several at once.
+    if form == SATURATING:
+        for i in range(len(rows)):
+            f = np.float64(values[i])
+            weights[i] = a * f / (f + c0 + c1 * lengths[np.uint32(rows[i])])
+    elif form == LOGARITHMIC:
+        for i in range(len(rows)):
+            f = np.float64(values[i])
+            weights[i] = np.log1p(a * f / lengths[np.uint32(rows[i])]) if c0 > 0 else np.log1p(a * f)
+    else:
+        for i in range(len(rows)):
+            weights[i] = a * values[i]
+
+
 @compiled(
     types.Tuple((int64[::1], float32[::1]))(
-        I64, I32, F32, F32, I64, _F64, _F64, int64, float64, float64, float64, float64, float64,
+        I64, I32, F32, F32, I64, _F64, float64, float64, float64,
         B1, boolean, I32, float32[::1], int32[::1], int64,
     )
 )  # fmt: skip
 def search(
-    starts: Any, rows: Any, values: Any, lengths: Any, places: Any, factors: Any, amounts: Any,
-    form: int, c0: float, c1: float, base: float, prior: float, mass: float,
+    starts: Any, rows: Any, weights: Any, lengths: Any, places: Any, amounts: Any,
+    base: float, prior: float, mass: float,
     allowed: Any, whole: bool, ranks: Any, accumulator: Any, touched: Any, k: int,
 ) -> Any:  # fmt: skip
-    """Add up the query's terms one by one, then pick the best `k`; `accumulator` is -inf everywhere, before and after."""
+    """Add up the query's terms one by one, then pick the best `k`.
+
+    `accumulator` is -inf everywhere, before and after; `touched` has one place more than there are rows.
+    """
     used = 0
     for j in range(len(places)):
         if places[j] < 0:
             continue
-        a, amount = factors[j], amounts[j]
+        amount = amounts[j]
         for i in range(starts[places[j]], starts[places[j] + 1]):
-            row, f = rows[i], np.float64(values[i])
-            if form == SATURATING:
-                weight = a * f / (f + c0 + c1 * lengths[row])
-            elif form == LOGARITHMIC:
-                weight = np.log1p(a * f / lengths[row]) if c0 > 0 else np.log1p(a * f)
-            else:
-                weight = a * f
+            # Weights are never negative. No branch here: half of them would be mispredicted.
+            row = np.uint32(rows[i])
             before = accumulator[row]
-            if before == -np.inf:
-                touched[used] = row
-                used += 1
-                before = np.float32(0)
-            accumulator[row] = before + np.float32(amount * weight)
+            touched[used] = rows[i]
+            used += before == -np.inf
+            accumulator[row] = max(before, np.float32(0)) + np.float32(amount * weights[i])
     # A heap of the best so far, its worst on top: lower score, then later id.
     best, scores, size = np.empty(k, np.int64), np.empty(k, np.float32), 0
     for t in range(used):
