@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pypdf import PdfWriter
 
@@ -205,6 +205,7 @@ def test_html_becomes_structured_text_with_lines_of_the_source(tmp_path: Path) -
     [
         ("<meta charset=iso-8859-1><p>café €".encode("cp1252"), "café €"),
         ("<meta charset=shift_jis><p>日本".encode("shift_jis"), "日本"),
+        ("<meta charset=windows-9999><p>café".encode(), "café"),
         ("<meta charset=rot13><p>café".encode(), "café"),
         ("<p>café".encode("utf-16"), "café"),
         ("<div>" * 3000 + "deep &#xD800;x", "deep �x"),
@@ -235,6 +236,7 @@ TAGS = (
 
 
 @given(page=st.lists(st.sampled_from(TAGS) | st.text(max_size=6), max_size=25).map("".join))
+@example("<pre><li></pre>")
 @settings(deadline=None)
 def test_broken_html_never_fails(page: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -246,7 +248,8 @@ def test_broken_html_never_fails(page: str) -> None:
 
 def test_python_titles_are_qualified_names(tmp_path: Path) -> None:
     source = (
-        "import os\n\n\nclass A:\n    '''A doc.'''\n\n    def b(self):\n        x = 1\n        y = 2\n        return x + y\n"
+        "import os\n\n\nclass A:\n    '''A doc.'''\n\n"
+        "    def b(self):\n        x = 1\n        y = 2\n        return x + y\n"
         "\n    @property\n    def c(self):\n        return 3\n\n\nif os:\n    def f(): return 4\n\n\n"
         "async def g(): return 5\n"
     )
@@ -266,6 +269,17 @@ def test_pdf_pages(tmp_path: Path) -> None:
     ]
     assert documents[1].id == f"{documents[0].id}-2"
     assert not reports
+
+
+def test_a_page_that_cannot_be_read_leaves_the_others(tmp_path: Path) -> None:
+    second = len("BT /F1 12 Tf 72 720 Td (Bad page.) Tj ET")
+    content = pdf("Good page.", "Bad page.").replace(
+        f"/Length {second}".encode(), f"/Length {second} /Filter /X".encode()
+    )
+    documents, reports = read_all(write(tmp_path, "a.pdf", content))
+    assert [(d.text, d.metadata["page"]) for d in documents] == [("Good page.", 1)]
+    assert len(reports) == 1
+    assert reports[0].startswith("a.pdf: page 2 cannot be read")
 
 
 def encrypted(password: str) -> bytes:

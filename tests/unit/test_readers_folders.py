@@ -118,6 +118,24 @@ def test_a_file_that_goes_away_is_reported_in_a_folder_and_raised_alone(tmp_path
         next(alone)
 
 
+def test_folders_that_may_not_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "a.txt")
+    locked = write(tmp_path, "locked/b.txt").parent
+    scandir = os.scandir
+
+    def refuse(folder: Path | str) -> object:
+        if Path(folder) == locked:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    reports: list[str] = []
+    assert [d.metadata["source"] for d in read(tmp_path, report=reports.append)] == ["a.txt"]
+    assert reports == ["locked: cannot be listed (Permission denied); skipped"]
+    with pytest.raises(StorageError, match=r"locked.*Permission denied"):
+        find(locked)
+
+
 @pytest.mark.parametrize("path", ["", b"a", None, 3])
 def test_what_is_not_a_path_is_refused(path: object) -> None:
     for reader in (read, find):

@@ -62,19 +62,19 @@ def read(
     """Read a file, or every file of a folder, as documents.
 
     Text, Markdown, HTML, PDF and source code become chunks, cut along their structure. A chunk's id is
-    `<relative path>#<hash of its text>`, so chunks that an edit leaves alone keep their ids; a chunk that repeats within a
-    file gets `-2`, `-3`... Its title is the trail of headings above it (Markdown, and HTML below the page's title), the
-    functions or classes it belongs to (Python), or empty. Its metadata hold `source` (relative path), `line` (from 1), and
-    `start` and `end`, character offsets such that `decoded[start:end] == text`. *Decoded* is the file's text without its
-    byte order mark and with its newlines as they are; for PDF it is the text of the page, whose number is in `page`, and
-    `line` counts within it; for HTML it is the Markdown-like text extracted from the page, while `line` is the line in
-    the HTML.
+    `<relative path>#<hash of its text>`, so chunks that an edit leaves alone keep their ids; a chunk that repeats
+    within a file gets `-2`, `-3`... Its title is the trail of headings above it (Markdown, and HTML below the page's
+    title), the functions or classes it belongs to (Python), or empty. Its metadata hold `source` (the relative path),
+    `line` (from 1), and `start` and `end`, character offsets such that `decoded[start:end] == text`. *Decoded* is the
+    file's text without its byte order mark and with its newlines as they are; for PDF it is the text of the page, whose
+    number is in `page`, and `line` counts within it; for HTML it is the Markdown-like text extracted from the page,
+    while `line` is the line in the HTML.
 
     Each CSV or TSV row, JSON Lines object, and object of a JSON list is one document, never cut: `_id` or `id`, `text`
-    (or `contents`, `content`, `body`, `passage`), `title`, and `metadata` (an object); all else joins the metadata. Without
-    a text column the text is a line `name: value` for each column. Cells become int or float where that loses nothing.
-    `source` and `line` are added; a row's own values of these names move to `source_` and `line_`. Ids in records are
-    taken as they are: two files that use the same ids clash.
+    (or `contents`, `content`, `body`, `passage`), `title`, and `metadata` (an object); all else joins the metadata.
+    Without a text column the text is a line `name: value` for each column. Cells become int or float where that keeps
+    their value. `source` and `line` are added; a row's own values of these names move to `source_` and `line_`. Ids in
+    records are taken as they are: two files that use the same ids clash.
 
     Args:
         path: A file or a folder.

@@ -78,7 +78,7 @@ class Chunker:
             _check_count(count)
         self._tokens, self._overlap, self._count = tokens, overlap, count or count_tokens
         # The splitter's time grows with the square of what it is given, so it gets stretches of at most this many
-        # characters: up to a heading, else a blank line before unindented text, a line, a sentence or word, or anywhere.
+        # characters: up to a heading, else a blank line before unindented text, a line, a word, or anywhere.
         self._longest = most = max(20_000, 40 * tokens)
         some = f".{{{most // 2},{most}}}"
         ends = (r"(?<=\n)(?=#)", r"(?:(?<=\n\n)|(?<=\n\r\n))(?=\S)", r"(?<=\n)", r"(?<=[\s.!?。！？])")

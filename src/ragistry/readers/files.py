@@ -23,9 +23,9 @@ _EXTENSIONS = {
     "lines": "jsonl ndjson",
     "json": "json",
     "python": "py pyi pyw",
-    "text": "txt text log rst adoc org tex xml yaml yml toml ini cfg conf properties sql sh bash zsh ps1 bat js mjs cjs jsx "
-    "ts tsx java go rs c h cc cpp cxx hpp hh cs rb php kt kts scala swift lua r jl m pl pm hs ml ex exs erl clj dart vue "
-    "css scss less proto graphql tf cmake gradle",
+    "text": "txt text log rst adoc org tex xml yaml yml toml ini cfg conf properties sql sh bash zsh ps1 bat js mjs "
+    "cjs jsx ts tsx java go rs c h cc cpp cxx hpp hh cs rb php kt kts scala swift lua r jl m pl pm hs ml ex exs erl "
+    "clj dart vue css scss less proto graphql tf cmake gradle",
 }
 _FORMATS = {extension: name for name, extensions in _EXTENSIONS.items() for extension in extensions.split()}
 _PASSED_OVER = {"node_modules", "__pycache__", "CVS", "_darcs"}

@@ -21,11 +21,11 @@ _LEGACY = re.compile(
 )
 _HEADING = re.compile("h[1-6]")
 _BLOCKS = frozenset(
-    "address article aside blockquote body dd details dialog div dl dt fieldset figcaption figure footer form h1 h2 h3 h4 "
-    "h5 h6 header hr main nav ol p pre section summary table ul".split()
+    "address article aside blockquote body dd details dialog div dl dt fieldset figcaption figure footer form h1 h2 h3 "
+    "h4 h5 h6 header hr main nav ol p pre section summary table ul".split()
 )
 _ROWS = frozenset("br caption li option tr".split())
-_FENCE = "```"
+_FENCE = "```\n"
 
 
 def _decode(data: bytes, source: str, report: Report) -> str:
@@ -73,7 +73,9 @@ class _Page:
         self._space = False  # a space owed before the next words
         self._mark = ""  # what the next words are marked with: a heading, an item, a cell, a fence
         self._raw = False  # inside <pre>
+        self._fenced = False  # the fence of the open <pre> is written
         self._level = 0  # of the open heading
+        self._heading_at = 0  # where it starts
         self._begun = 0  # the number of parts when its words began; 0 before that
         opened: list[Any] = []
         for node in chain(soup.descendants, [None]):
@@ -98,7 +100,7 @@ class _Page:
         if _HEADING.fullmatch(name):
             self._level, self._mark = int(name[1]), "#" * int(name[1]) + " "
         elif name == "pre" and not self._raw:
-            self._raw, self._mark = True, f"{_FENCE}\n"
+            self._raw, self._mark = True, _FENCE
         elif name == "li":
             self._mark = "- "
         elif name in {"td", "th"} and not self._gap:
@@ -106,9 +108,9 @@ class _Page:
 
     def _close(self, name: str) -> None:
         if name == "pre" and self._raw:
-            if self._mark != f"{_FENCE}\n":
-                self._append(_FENCE if self.parts[-1].endswith("\n") else f"\n{_FENCE}")
-            self._raw, self._mark = False, ""
+            if self._fenced:
+                self._append("```" if self.parts[-1].endswith("\n") else "\n```")
+            self._raw, self._fenced, self._mark = False, False, ""
         self._break(name)
 
     def _break(self, name: str) -> None:
@@ -145,6 +147,7 @@ class _Page:
         if self._mark:
             at = self._length
             self._append(self._mark)
+            self._fenced = self._fenced or self._mark == _FENCE
             if self._level and not self._begun:
                 self._heading_at, self._begun = at, len(self.parts)
         self._gap, self._space, self._mark = 0, False, ""

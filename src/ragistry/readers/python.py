@@ -19,7 +19,7 @@ class _Definition:
 
 
 def read_python(text: str, chunker: Chunker) -> Iterator[Passage]:
-    """The chunks of a module, titled by the qualified names of what they define; without titles if it does not parse."""
+    """The chunks of a module, titled by the qualified names of what they define, if it parses."""
     definitions = _definitions(text)
     lines = Lines(text)
 

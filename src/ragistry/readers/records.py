@@ -44,8 +44,8 @@ def read_table(file: Path, source: str, report: Report) -> Iterator[Document]:
             with _located(source, line):
                 if any(cells[len(columns) :]):
                     raise InvalidInput(
-                        f"{len(cells)} cells were given for {len(columns)} columns; put cells that hold {delimiter!r} in "
-                        "double quotes"
+                        f"{len(cells)} cells were given for {len(columns)} columns; put cells that hold "
+                        f"{delimiter!r} in double quotes"
                     )
                 record = {name: cell for name, cell in zip(columns, cells, strict=False) if cell}
                 document = _document(record, columns, ids, line, _number)
@@ -129,8 +129,8 @@ def _rows(lines: Iterable[str], delimiter: str, source: str) -> Iterator[tuple[i
             return
         except csv.Error as error:
             raise InvalidInput(
-                f"{source}, line {line}: {error}; put cells that hold quotes or newlines in double quotes, and double the "
-                "quotes inside"
+                f"{source}, line {line}: {error}; put cells that hold quotes or newlines in double quotes, "
+                "and double the quotes inside"
             ) from None
         if any(cells):
             yield line, cells
