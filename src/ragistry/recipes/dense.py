@@ -8,6 +8,7 @@ from pydantic import Field
 
 from ..protocols import Encoder, Retriever
 from ..registry import Recipe, require
+from ..types import Role
 
 
 class DenseRecipe(Recipe):
@@ -44,7 +45,7 @@ class DenseRecipe(Recipe):
         from ..indexes.faiss import Faiss
         from ..retrievers.searcher import Searcher
 
-        prompts = {"query": self.query_prompt, "document": self.document_prompt}
+        prompts: dict[Role, str | None] = {"query": self.query_prompt, "document": self.document_prompt}
         encoder: Encoder = stack(
             self.model,
             pooling=self.pooling,
