@@ -258,6 +258,7 @@ def test_python_titles_are_qualified_names(tmp_path: Path) -> None:
     assert titles["def b(self):"] == "A.b"
     assert titles["@property"] == "A.c"
     assert titles["if os:"] == "f, g"
+    assert [d.title for d in read(write(tmp_path, "c.py", "class A:\n    def b(self): ...\n"))] == ["A"]
     assert [d.title for d in read(write(tmp_path, "b.py", "def broken(:\n    '\\d'\n"))] == [""]
 
 
