@@ -159,7 +159,7 @@ class TestMistakes:
     def test_unknown_names_list_the_known(self) -> None:
         with pytest.raises(UnknownName, match=r"'bm52'.*Did you mean 'bm25'\?.*query-likelihood"):
             create("bm52")
-        with pytest.raises(UnknownName, match="'xyzzy'.*Known: bm25"):
+        with pytest.raises(UnknownName, match=r"'xyzzy'.*Known: bm25"):
             create("hybrid", members={"a": "xyzzy"})
 
     def test_unknown_fields_are_named(self) -> None:
@@ -172,9 +172,10 @@ class TestMistakes:
         ("name", "field", "value"),
         [
             ("bm25", "k1", -1), ("bm25", "k1", "much"), ("bm25", "b", 1.5), ("bm25", "k1", float("nan")),
-            ("bm25", "k1", float("inf")), ("bm25", "variant", "bm26"), ("bm25", "identifiers", None), ("query-likelihood", "mu", 0),
-            ("query-likelihood", "weight", 1), ("hybrid", "members", {}), ("hybrid", "members", "bm25"), ("hybrid", "depth", 0),
-            ("hybrid", "rank_constant", float("inf")), ("dense", "max_length", 0), ("dense", "precision", "fp8"),
+            ("bm25", "k1", float("inf")), ("bm25", "variant", "bm26"), ("bm25", "identifiers", None),
+            ("query-likelihood", "mu", 0), ("query-likelihood", "weight", 1), ("hybrid", "members", {}),
+            ("hybrid", "members", "bm25"), ("hybrid", "depth", 0), ("hybrid", "rank_constant", float("inf")),
+            ("dense", "max_length", 0), ("dense", "precision", "fp8"),
         ],
     )  # fmt: skip
     def test_bad_values_are_named(self, name: str, field: str, value: Any) -> None:
@@ -187,7 +188,7 @@ class TestMistakes:
             create("bm25", **fields)
 
     def test_weights_must_name_members(self) -> None:
-        with pytest.raises(InvalidInput, match="'c'.*not members.*'a'"):
+        with pytest.raises(InvalidInput, match=r"'c'.*not members.*'a'"):
             create("hybrid", members={"a": "bm25"}, weights={"c": 1.0})
 
     @pytest.mark.parametrize("spec", [{}, {"k1": 1.0}, {"name": 3}, {"name": None}])

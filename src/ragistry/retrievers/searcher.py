@@ -90,9 +90,6 @@ class Searcher:
         self.index.load(state["index"], files)
         self._expected = state["fingerprint"]
 
-    def __len__(self) -> int:
-        return len(self.index)
-
     def _twin(self, index: Index) -> Self:
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__, index=index)
