@@ -212,7 +212,7 @@ def _snowball(name: str | None) -> Any:
 
     if name not in Stemmer.algorithms():
         raise InvalidInput(f"stemmer={name!r} is not known; give None or one of {', '.join(Stemmer.algorithms())}")
-    return Stemmer.Stemmer(name)
+    return Stemmer.Stemmer(name, 0)  # its own cache costs more than it saves where every term is remembered anyway
 
 
 @cache
