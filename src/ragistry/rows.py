@@ -78,6 +78,7 @@ def _digest(*values: str) -> bytes:
 
 
 def row_of(document: Document) -> Row:
+    """A document as the corpus stores it; the error names the document and what cannot be stored."""
     if not isinstance(document, Document):
         raise InvalidInput(
             f"{document!r:.100} is {type(document).__name__}; give a list or other iterable of Documents"

@@ -11,6 +11,7 @@ from ragistry import Analyzer
 from ragistry.encoders.backbones import stack
 from ragistry.encoders.cached import Cached
 from ragistry.encoders.terms import Terms
+from ragistry.indexes.faiss import Faiss
 from ragistry.indexes.inverted import Inverted
 from ragistry.indexes.weighting import BM25, Dirichlet, Impact, JelinekMercer, Weighting
 from ragistry.protocols import Encoder, Index
@@ -26,6 +27,9 @@ WEIGHTINGS: list[Weighting] = [
     Impact(),
 ]
 
+FACTORIES = [("Flat", "ip"), ("Flat", "l2"), ("HNSW32", "ip"), ("IVF4,Flat", "ip"), ("SQ8", "ip"), ("PQ4", "l2")]
+"""Of so few vectors, as the contract adds, all of them are searched exactly."""
+
 
 class TestInverted(IndexContract):
     @pytest.fixture(autouse=True, params=WEIGHTINGS, ids=repr)
@@ -35,6 +39,20 @@ class TestInverted(IndexContract):
 
     def make(self) -> Index:
         return Inverted(self.weighting)
+
+
+class TestFaiss(IndexContract):
+    @pytest.fixture(autouse=True, params=FACTORIES, ids=repr)
+    def settings(self, request: pytest.FixtureRequest) -> Iterator[None]:
+        self.name, self.metric = request.param
+        yield
+
+    def make(self) -> Index:
+        return Faiss(self.name, metric=self.metric)
+
+
+class TestApproximateFaiss(TestFaiss):
+    exact = False
 
 
 class TestTerms(EncoderContract):
