@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Self
+from typing import Any, Self, cast
+
+import numpy as np
 
 from ..errors import FingerprintMismatch, InvalidInput
 from ..protocols import Encoder, Files, Index, State
-from ..types import Among, Document, Query, Ranking
+from ..types import Among, Document, Floats, Query, Ranking, Vectors
+
+RECENT = 1024
+"""How many dense query vectors a searcher remembers."""
 
 
 class Searcher:
@@ -43,15 +48,18 @@ class Searcher:
         self.encoder = encoder
         self.index = index
         self._expected = ""
+        self._recent: dict[Query, Floats] = {}
 
     def search(self, queries: Sequence[Query], k: int = 10, *, among: Among = None) -> list[Ranking]:
         """One ranking per query, at most `k` long, of ids in `among`."""
         if isinstance(queries, str):
             raise InvalidInput("queries must be a sequence of strings; given one string: put it in a list")
+        if wrong := [query for query in queries if not isinstance(query, str)]:
+            raise InvalidInput(f"a query is {type(wrong[0]).__name__}, a str is needed: {wrong[0]!r:.100}")
         if not queries:
             return []
         self._check()
-        return self.index.search(self.encoder.encode(queries, "query"), k, among=among)
+        return self.index.search(self._encoded(queries), k, among=among)
 
     def add(self, documents: Sequence[Document]) -> None:
         """Insert; a document whose id is already there is replaced.
@@ -89,6 +97,17 @@ class Searcher:
         """Become what was saved. The encoder is compared when it is first used, so that opening stays quick."""
         self.index.load(state["index"], files)
         self._expected = state["fingerprint"]
+
+    def _encoded(self, queries: Sequence[Query]) -> Vectors:
+        """Query vectors. Dense ones are kept for a while: a fusion asks the same query again, and models are slow."""
+        if self.encoder.kind != "dense":
+            return self.encoder.encode(queries, "query")
+        recent = self._recent  # replaced as a whole, never changed, so that threads need no lock
+        unknown = [query for query in dict.fromkeys(queries) if query not in recent]
+        if unknown:
+            recent = recent | dict(zip(unknown, cast(Floats, self.encoder.encode(unknown, "query")), strict=True))
+            self._recent = recent if len(recent) <= RECENT else dict(list(recent.items())[-RECENT:])
+        return np.stack([recent[query] for query in queries])
 
     def _twin(self, index: Index) -> Self:
         twin = object.__new__(type(self))
