@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from random import Random
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ragistry.indexes.factory import Metric
 from ragistry.indexes.faiss import Faiss
 from ragistry.storage import ArrayFiles
 from ragistry.types import Floats, Ranking
 
-Cut = list[int]
+unhurried = settings(deadline=None)  # other work may hold the machine up
+Case = tuple[list[str], Floats, Floats]
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> tuple[list[str], Floats, Floats]:
+def cases(draw: st.DrawFn) -> Case:
     """Ids, vectors and queries: on a coarse grid, where ties abound, or anywhere, some rows copied."""
     rows, dimensions = draw(st.integers(1, 40)), draw(st.sampled_from([1, 2, 3, 8, 17, 100]))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -33,13 +36,13 @@ def cases(draw: st.DrawFn) -> tuple[list[str], Floats, Floats]:
     return ids, vectors.astype(np.float32), queries.astype(np.float32)
 
 
-METRICS: st.SearchStrategy[Literal["ip", "l2"]] = st.sampled_from(["ip", "l2"])
+METRICS: st.SearchStrategy[Metric] = st.sampled_from(["ip", "l2"])
 CUTS = st.lists(st.integers(0, 40), max_size=5)
 CHOICES = st.sets(st.integers(0, 39))
 K = st.integers(1, 45)
 
 
-def flat(ids: list[str], vectors: Floats, metric: Literal["ip", "l2"], cuts: Cut = ()) -> Faiss:  # type: ignore[assignment]
+def flat(ids: list[str], vectors: Floats, metric: Metric, cuts: Sequence[int] = ()) -> Faiss:
     index = Faiss(metric=metric)
     bounds = [0, *sorted(min(cut, len(ids)) for cut in cuts), len(ids)]
     for first, last in itertools.pairwise(bounds):
@@ -47,10 +50,11 @@ def flat(ids: list[str], vectors: Floats, metric: Literal["ip", "l2"], cuts: Cut
     return index
 
 
+@unhurried
 @given(cases(), METRICS, K)
-def test_the_ranking_is_that_of_the_definition(case: tuple[list[str], Floats, Floats], metric: str, k: int) -> None:
+def test_the_ranking_is_that_of_the_definition(case: Case, metric: Metric, k: int) -> None:
     ids, vectors, queries = case
-    found = flat(ids, vectors, metric).search(queries, k)  # type: ignore[arg-type]  # drawn from METRICS
+    found = flat(ids, vectors, metric).search(queries, k)
     wide = vectors.astype(np.float64)
     for query, ranking in zip(queries.astype(np.float64), found, strict=True):
         scores = wide @ query if metric == "ip" else -np.square(wide - query).sum(axis=1)
@@ -62,8 +66,9 @@ def test_the_ranking_is_that_of_the_definition(case: tuple[list[str], Floats, Fl
             assert ranking == Ranking.of(ids, scores.astype(np.float32), k)
 
 
+@unhurried
 @given(cases(), METRICS, K, CUTS, st.randoms(use_true_random=False))
-def test_batches_and_order_are_invisible(case: tuple[list[str], Floats, Floats], metric, k, cuts, random) -> None:
+def test_batches_and_order_are_invisible(case: Case, metric: Metric, k: int, cuts: list[int], random: Random) -> None:
     ids, vectors, queries = case
     whole = flat(ids, vectors, metric)
     order = list(range(len(ids)))
@@ -74,8 +79,11 @@ def test_batches_and_order_are_invisible(case: tuple[list[str], Floats, Floats],
     assert [parts.search(query[None], k)[0] for query in queries] == wanted
 
 
+@unhurried
 @given(cases(), METRICS, K, CUTS, CHOICES)
-def test_removal_equals_absence_and_adding_again_restores(case, metric, k, cuts, chosen) -> None:
+def test_removal_equals_absence_and_adding_again_restores(
+    case: Case, metric: Metric, k: int, cuts: list[int], chosen: set[int]
+) -> None:
     ids, vectors, queries = case
     index = flat(ids, vectors, metric, cuts)
     before, twin = index.search(queries, k), index.fork()
@@ -92,16 +100,22 @@ def test_removal_equals_absence_and_adding_again_restores(case, metric, k, cuts,
     assert twin.search(queries, k) == before
 
 
+@unhurried
 @given(cases(), METRICS, st.integers(1, 20), st.integers(0, 20), CUTS)
-def test_a_longer_ranking_begins_with_the_shorter(case, metric, k, more, cuts) -> None:
+def test_a_longer_ranking_begins_with_the_shorter(
+    case: Case, metric: Metric, k: int, more: int, cuts: list[int]
+) -> None:
     ids, vectors, queries = case
     index = flat(ids, vectors, metric, cuts)
     for short, long in zip(index.search(queries, k), index.search(queries, k + more), strict=True):
         assert long.head(k) == short
 
 
+@unhurried
 @given(cases(), METRICS, K, CUTS, CHOICES)
-def test_among_filters_the_exhaustive_ranking(case, metric, k, cuts, chosen) -> None:
+def test_among_filters_the_exhaustive_ranking(
+    case: Case, metric: Metric, k: int, cuts: list[int], chosen: set[int]
+) -> None:
     ids, vectors, queries = case
     index = flat(ids, vectors, metric, cuts)
     allowed = {ids[i] for i in chosen if i < len(ids)}
@@ -111,9 +125,9 @@ def test_among_filters_the_exhaustive_ranking(case, metric, k, cuts, chosen) -> 
         assert list(ranking) == kept
 
 
-@settings(max_examples=30)
+@settings(unhurried, max_examples=30)
 @given(cases(), METRICS, K, CUTS, CHOICES)
-def test_saving_and_loading(case, metric, k, cuts, chosen) -> None:
+def test_saving_and_loading(case: Case, metric: Metric, k: int, cuts: list[int], chosen: set[int]) -> None:
     ids, vectors, queries = case
     index = flat(ids, vectors, metric, cuts)
     index.remove([ids[i] for i in chosen if i < len(ids)])
@@ -127,12 +141,14 @@ def test_saving_and_loading(case, metric, k, cuts, chosen) -> None:
         assert len(twin) == len(index)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(unhurried, max_examples=20)
 @given(
     st.sampled_from(["HNSW8", "IVF16,Flat", "SQ8", "PQ4x4fs", "IVF8,PQ4x4", "PCA4,SQ8"]), METRICS, st.integers(0, 99),
     st.integers(1, 400), st.integers(1, 5000), CUTS,
 )  # fmt: skip
-def test_no_factory_ever_returns_too_few_or_the_wrong_ids(factory, metric, seed, k, size, cuts) -> None:
+def test_no_factory_ever_returns_too_few_or_the_wrong_ids(
+    factory: str, metric: Metric, seed: int, k: int, size: int, cuts: list[int]
+) -> None:
     rng = np.random.default_rng(seed)
     rows = 5000
     ids, vectors = [f"{i:04}" for i in range(rows)], rng.standard_normal((rows, 8)).astype(np.float32)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ragistry.errors import InvalidInput, UnknownName
-from ragistry.indexes.factory import Built, Factory
+from ragistry.indexes.factory import Built, Factory, Metric
 from ragistry.indexes.faiss import Faiss
 from ragistry.protocols import Index
 from ragistry.storage import ArrayFiles
@@ -37,8 +37,8 @@ ROWS = 5_200
 IDS, VECTORS, QUERIES = named(ROWS), clustered(ROWS, 0), clustered(25, 1)
 
 
-def filled(factory: str, rows: int = ROWS, **settings: int) -> Faiss:
-    index = Faiss(factory, **settings)
+def filled(factory: str, rows: int = ROWS, *, probes: int | None = None, ef: int | None = None, seed: int = 0) -> Faiss:
+    index = Faiss(factory, probes=probes, ef=ef, seed=seed)
     index.add(named(rows), clustered(rows, 0))
     return index
 
@@ -252,18 +252,18 @@ def test_squared_distances(factory: str) -> None:
         order = np.argsort(distances)[:10]
         assert ranking.ids == tuple(IDS[i] for i in order.tolist())
         np.testing.assert_allclose(ranking.scores, -distances[order], rtol=1e-6)
-    assert exact.search(long[:1], 1)[0].scores[0] == 0
+    assert str(exact.search(long[:1], 1)[0].scores[0]) == "0.0"
 
 
 @pytest.mark.parametrize("metric", ["ip", "l2"])
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e15])
-def test_near_ties_that_single_precision_cannot_tell_apart(metric: str, scale: float) -> None:
+def test_near_ties_that_single_precision_cannot_tell_apart(metric: Metric, scale: float) -> None:
     rng = np.random.default_rng(3)
     base = rng.standard_normal(384)
     vectors = (scale * (base + 3e-6 * rng.standard_normal((500, 384)))).astype(np.float32)
     query = (scale * rng.standard_normal(384)).astype(np.float32)
     ids = [f"{i:03}" for i in range(500)]
-    index = Faiss(metric=metric)  # type: ignore[arg-type]  # a parametrised string
+    index = Faiss(metric=metric)
     index.add(ids, vectors)
     wide, asked = vectors.astype(np.float64), query.astype(np.float64)
     exact = wide @ asked if metric == "ip" else -np.square(wide - asked).sum(axis=1)
@@ -274,13 +274,13 @@ def test_near_ties_that_single_precision_cannot_tell_apart(metric: str, scale: f
 
 
 def test_vectors_of_any_real_type_are_kept_as_float32() -> None:
-    for dtype in (np.float16, np.float64, np.int64, np.uint8, np.bool_):
+    for dtype in (np.float16, np.float32, np.float64, np.int64, np.uint8, np.bool_):
         index = Faiss()
-        given = np.asfortranarray(np.array([[0, 1], [1, 1]], dtype))
+        given = np.array([[0, 1], [1, 1]], dtype)
         index.add(["a", "b"], given)
         given[:] = 0
         np.testing.assert_array_equal(index.vectors(["b", "a"]), np.array([[1, 1], [0, 1]], np.float32))
-        assert index.search([[1.0, 0.0]], 1)[0].ids == ("b",)
+        assert index.search([[1.0, 0.0]], 1) == index.search(np.asfortranarray([[1, 0]]), 1) == [Ranking(("b",), [1.0])]
 
 
 def test_nothing_to_find(flat: Faiss) -> None:
@@ -301,13 +301,14 @@ def test_unknown_factories_are_refused_at_once(factory: str) -> None:
 
 
 def test_settings_that_do_not_belong_together() -> None:
-    for settings in ({"probes": 4}, {"ef": 4}):
-        with pytest.raises(InvalidInput, match=r"needs an (IVF|HNSW) factory"):
-            Faiss("Flat", **settings)
+    with pytest.raises(InvalidInput, match=r"probes=4 with 'Flat'.*needs an IVF factory"):
+        Faiss("Flat", probes=4)
+    with pytest.raises(InvalidInput, match=r"ef=4 with 'IVF4,Flat'.*needs an HNSW factory"):
+        Faiss("IVF4,Flat", ef=4)
     with pytest.raises(InvalidInput, match="at least 1"):
         Faiss("IVF4,Flat", probes=0)
     with pytest.raises(InvalidInput, match="give 'ip' or 'l2'"):
-        Faiss("Flat", metric="cosine")  # type: ignore[arg-type]  # what is refused
+        Faiss("Flat", metric="cosine")
     with pytest.raises(InvalidInput, match="PCA takes one number"):
         Faiss("PCA8_4,Flat")
 
@@ -353,3 +354,10 @@ def test_what_is_not_an_array_of_vectors() -> None:
 def test_unknown_ids_have_no_vectors(flat: Faiss) -> None:
     with pytest.raises(UnknownName, match="'nobody'"):
         flat.vectors(["nobody"])
+
+
+def test_a_score_of_nothing_has_no_sign() -> None:
+    for metric in ("ip", "l2"):
+        index = Faiss(metric=metric)
+        index.add(["a"], np.zeros((1, 1)))
+        assert str(index.search([[-1.0 if metric == "ip" else 0.0]], 1)[0].scores.tolist()) == "[0.0]"

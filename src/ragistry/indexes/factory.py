@@ -168,7 +168,8 @@ class Factory:
         selector = faiss.IDSelectorBitmap(np.packbits(cast(Bools, mask), bitorder="little")) if selects else None
         parameters = None
         if self._parts["lists"]:
-            probes = self.probes or max(8, int(self._parts["lists"]) // 16)
+            lists = int(self._parts["lists"])
+            probes = min(lists, math.ceil((self.probes or max(8, lists // 8)) * scale))
             parameters = faiss.SearchParametersIVF(sel=selector, nprobe=probes)
         elif self._parts["links"]:
             ef = math.ceil((self.ef or depth) * scale)

@@ -25,7 +25,7 @@ Hits: TypeAlias = tuple[Ints, Floats]
 Base: TypeAlias = tuple[Built, int]
 """An index over other rows, and how many of its rows are the first of one's own: all of them, or 0."""
 
-_SPARSE = 16  # a search allowed one row in so many is done exactly
+_SPARSE = 8  # a search allowed one row in so many is done exactly
 _ROUNDING: float = 2.0**-24  # of float32, relative
 _LONGEST = 1e18  # products of longer vectors do not fit float32
 _SCORES = 1 << 24  # how many scores a batch of queries may hold at once
@@ -141,11 +141,11 @@ class Faiss(Segmented[Block]):
     document may be missed, but never are fewer than `k` returned while `k` are allowed: where the index finds too few,
     the allowed vectors are scanned.
 
-    Scanned exactly as well, because it is as fast: a search allowed at most 2,000 vectors or a sixteenth of a segment,
-    and a segment of at most 2,000 vectors or of fewer than 39 for each centroid to train (the number of IVF lists; 256
-    for PQ, 16 for PQ x4). An index is built when first searched or saved. It grows by addition, and is trained again
-    once it holds four times what it was trained on. Building is reproducible: graphs (HNSW) and rotations (OPQ, PCA) are
-    built by one thread for that reason.
+    Scanned exactly as well, because it is as fast: a search allowed at most 2,000 vectors or an eighth of a segment, and a
+    segment of at most 2,000 vectors or of fewer than 39 for each centroid to train (the number of IVF lists; 256 for PQ and
+    OPQ, 16 for PQ x4). An index is built when first searched or saved. It grows by addition, and is trained again once it
+    holds four times what it was trained on. Building is reproducible: graphs (HNSW) and rotations (OPQ, PCA) are built by
+    one thread for that reason.
 
     Safe to search from many threads; one thread at a time may change it.
 
@@ -154,8 +154,9 @@ class Faiss(Segmented[Block]):
             `IVF256,` before any of these; `HNSW32` or `HNSW32,SQ8`; `OPQ16,`, `OPQ16_64,` or `PCA64,` before any of these.
         metric: `"ip"`, the inner product, which for unit vectors is the cosine; or `"l2"`, for which a score is minus the
             squared distance.
-        probes: How many IVF lists are looked at; a sixteenth of them, at least 8, by default.
-        ef: How many HNSW nodes are kept in view; `4 k + 60` by default.
+        probes: How many IVF lists are looked at; an eighth of them, at least 8, by default. More when only some of the
+            vectors may be returned, in proportion.
+        ef: How many HNSW nodes are kept in view; `4 k + 60` by default. More when only some may be returned, likewise.
         seed: For k-means and for graph levels.
 
     Raises:
