@@ -240,6 +240,8 @@ def _close(connections: _Connections, keep: Container[int] = ()) -> None:
 
 def _code(error: sqlite3.Error) -> int | None:
     code: int | None = getattr(error, "sqlite_errorcode", None)
+    if code == sqlite3.SQLITE_IOERR_SHMSIZE:  # no room for the file that processes share; opening needs 32 KiB
+        return sqlite3.SQLITE_FULL
     return None if code is None else code & 0xFF  # the rest of an extended code is detail
 
 

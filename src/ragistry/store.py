@@ -92,6 +92,7 @@ class Store:
                 "this one from a copy"
             )
         self.corpus = Corpus(path / CORPUS, readonly=not self.writable)
+        self._inode = (path / CORPUS).stat().st_ino
         if self.corpus.generation < self._view.manifest.generation:
             raise Corrupt(
                 f"{str(path / CORPUS)!r} is older than {MANIFEST}, or the file {CORPUS}-wal is damaged or missing; restore "
@@ -231,8 +232,15 @@ class Store:
         if self._stamp() != self._view.stamp:
             with self._of_process().reading:
                 if self._stamp() != self._view.stamp:
+                    self._check_same()
                     self._view = self._read(self._view)
         return self._view
+
+    def _check_same(self) -> None:
+        """Refuse to read the manifest of one collection with the documents of another."""
+        with explained("open", self.path / CORPUS):
+            if (self.path / CORPUS).stat().st_ino != self._inode:
+                raise StorageError(f"{str(self.path)!r} was replaced by another directory; open it again")
 
     def _read(self, before: View | None = None) -> View:
         while True:
