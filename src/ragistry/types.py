@@ -131,7 +131,9 @@ class Ranking:
         scores.flags.writeable = False
         object.__setattr__(self, "scores", scores)
         if scores.shape != (len(self.ids),):
-            raise InvalidInput(f"a ranking has {len(self.ids)} ids but scores of shape {scores.shape}; one each is needed")
+            raise InvalidInput(
+                f"a ranking has {len(self.ids)} ids but scores of shape {scores.shape}; one each is needed"
+            )
         if not np.isfinite(scores).all():
             raise InvalidInput("a ranking has a score that is NaN or infinite; scores must be finite")
         if len(set(self.ids)) != len(self.ids):
