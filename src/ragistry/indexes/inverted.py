@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -123,7 +122,6 @@ class Inverted(Segmented[Postings]):
         super().__init__()
         self.weighting = weighting
         self._weighed = _Weighed(self._segments, weighting, ())
-        self._scratch = threading.local()
 
     def search(self, queries: Any, k: int, *, among: Among = None) -> list[Ranking]:
         """The best `k` of `among` for each row of `queries`, a CSR array [queries, columns]."""
@@ -134,19 +132,20 @@ class Inverted(Segmented[Postings]):
             return [Ranking((), np.empty(0, np.float32))] * rows.shape[0]
         masks = [self._mask(segment, among) for segment in segments]
         whole, prior = among is None and state.full, state.weighting.prior
-        keys, amounts = rows.indices.tolist(), np.asarray(rows.data, np.float64)
+        keys, amounts = rows.indices.tolist(), np.asarray(rows.data, np.float32)
         found = []
         for first, last in itertools.pairwise(rows.indptr.tolist()):
             terms, mine = [state.term(key) for key in keys[first:last]], amounts[first:last]
             base = sum(amount * added for amount, (_, added) in zip(mine.tolist(), terms, strict=True))
+            mass = float(mine.sum(dtype=np.float64)) if prior else 0.0
             ids: list[str] = []
             scores: list[Floats] = []
             for number, (segment, mask, weights) in enumerate(zip(segments, masks, state.weights, strict=True)):
                 content = segment.content
                 best, values = kernels.search(
                     content.starts, content.rows, weights, content.lengths,
-                    np.array([places[number] for places, _ in terms], np.int64), mine, base, prior, float(mine.sum()),
-                    mask, whole, segment.ids.ranks, *self._buffers(len(mask)), min(k, len(mask)),
+                    np.array([places[number] for places, _ in terms], np.int64), mine, base, prior, mass,
+                    mask, whole, segment.ids.ranks, min(k, len(mask)),
                 )  # fmt: skip
                 ids += segment.ids.at(best.tolist())
                 scores.append(values)
@@ -188,23 +187,11 @@ class Inverted(Segmented[Postings]):
         twin.weighting = weighting
         return twin
 
-    def fork(self) -> Self:
-        twin = super().fork()
-        twin._scratch = threading.local()
-        return twin
-
     def _current(self) -> _Weighed:
         state = self._weighed
         if state.segments is not self._segments or state.weighting is not self.weighting:
             state = self._weighed = _Weighed(self._segments, self.weighting, state.counted)
         return state
-
-    def _buffers(self, rows: int) -> tuple[Floats, npt.NDArray[np.int32]]:
-        scratch: tuple[Floats, npt.NDArray[np.int32]] | None = getattr(self._scratch, "buffers", None)
-        if scratch is None or len(scratch[0]) < rows:
-            scratch = np.full(rows, -np.inf, np.float32), np.empty(rows + 1, np.int32)
-            self._scratch.buffers = scratch
-        return scratch
 
     @staticmethod
     def _checked(vectors: Any, segments: Sequence[Segment[Postings]]) -> csr_array:

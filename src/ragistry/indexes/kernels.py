@@ -10,7 +10,7 @@ from numba import boolean, float32, float64, int32, int64, types
 from ..compiled import B1, F32, I32, I64, compiled
 from .weighting import LOGARITHMIC, SATURATING
 
-_F64 = types.Array(float64, 1, "C", readonly=True)
+_BLOCK = 8192
 _Inverted = types.Tuple((int64[::1], int64[::1], int32[::1], float32[::1], float32[::1]))
 
 
@@ -102,6 +102,18 @@ def copy_kept(
 
 
 @compiled(types.void(int64[::1], float32[::1], int64, int64, float32, I32))
+def _rise(best: Any, scores: Any, at: int, row: int, score: float, ranks: Any) -> None:
+    """Add to the bottom of the heap and restore its order."""
+    while at > 0:
+        parent = (at - 1) // 2
+        if scores[parent] < score or (scores[parent] == score and ranks[best[parent]] > ranks[row]):
+            break
+        scores[at], best[at] = scores[parent], best[parent]
+        at = parent
+    scores[at], best[at] = score, row
+
+
+@compiled(types.void(int64[::1], float32[::1], int64, int64, float32, I32))
 def _sink(best: Any, scores: Any, size: int, row: int, score: float, ranks: Any) -> None:
     """Replace the top of the heap and restore its order."""
     at = 0
@@ -141,53 +153,53 @@ def weigh(rows: Any, values: Any, lengths: Any, form: int, a: float, c0: float, 
 
 @compiled(
     types.Tuple((int64[::1], float32[::1]))(
-        I64, I32, F32, F32, I64, _F64, float64, float64, float64,
-        B1, boolean, I32, float32[::1], int32[::1], int64,
+        I64, I32, F32, F32, I64, F32, float64, float64, float64, B1, boolean, I32, int64,
     )
 )  # fmt: skip
 def search(
     starts: Any, rows: Any, weights: Any, lengths: Any, places: Any, amounts: Any,
-    base: float, prior: float, mass: float,
-    allowed: Any, whole: bool, ranks: Any, accumulator: Any, touched: Any, k: int,
+    base: float, prior: float, mass: float, allowed: Any, whole: bool, ranks: Any, k: int,
 ) -> Any:  # fmt: skip
-    """Add up the query's terms one by one, then pick the best `k`.
-
-    `accumulator` is -inf everywhere, before and after; `touched` has one place more than there are rows.
-    """
-    used = 0
+    """Add up the query's terms, one after another for each block of rows that the cache holds, and keep the best `k`."""
+    cursors, stops = np.zeros(len(places), np.int64), np.zeros(len(places), np.int64)
     for j in range(len(places)):
-        if places[j] < 0:
-            continue
-        amount = amounts[j]
-        for i in range(starts[places[j]], starts[places[j] + 1]):
-            # Weights are never negative. No branch here: half of them would be mispredicted.
-            row = np.uint32(rows[i])
-            before = accumulator[row]
-            touched[used] = rows[i]
-            used += before == -np.inf
-            accumulator[row] = max(before, np.float32(0)) + np.float32(amount * weights[i])
+        if places[j] >= 0:
+            cursors[j], stops[j] = starts[places[j]], starts[places[j] + 1]
+    sums, touched = np.full(_BLOCK, -np.inf, np.float32), np.empty(_BLOCK + 1, np.int32)
     # A heap of the best so far, its worst on top: lower score, then later id.
     best, scores, size = np.empty(k, np.int64), np.empty(k, np.float32), 0
-    for t in range(used):
-        row = touched[t]
-        score = accumulator[row] + np.float32(base)
-        accumulator[row] = -np.inf
-        if not (whole or allowed[row]):
-            continue
-        if prior > 0:
-            score += np.float32(mass * np.log(prior / (prior + lengths[row])))
-        if size < k:
-            at = size
-            size += 1
-            while at > 0:
-                parent = (at - 1) // 2
-                if scores[parent] < score or (scores[parent] == score and ranks[best[parent]] > ranks[row]):
-                    break
-                scores[at], best[at] = scores[parent], best[parent]
-                at = parent
-            scores[at], best[at] = score, row
-        elif score > scores[0] or (score == scores[0] and ranks[row] < ranks[best[0]]):
-            _sink(best, scores, size, row, score, ranks)
+    while True:
+        first = len(ranks)
+        for j in range(len(places)):
+            if cursors[j] < stops[j]:
+                first = min(first, rows[cursors[j]])
+        if first == len(ranks):
+            break
+        used = 0
+        for j in range(len(places)):
+            # Unsigned numbers spare the wrapping of negative ones.
+            i, stop = np.uint64(cursors[j]), np.uint64(stops[j])
+            while i < stop and rows[i] - first < _BLOCK:
+                # Weights are never negative. No branch here: it would be mispredicted half of the time.
+                at = np.uint32(rows[i] - first)
+                touched[np.uint32(used)] = at
+                used += sums[at] == -np.inf
+                sums[at] = max(sums[at], np.float32(0)) + amounts[j] * weights[i]
+                i += np.uint64(1)
+            cursors[j] = i
+        for t in range(used):
+            at = np.uint32(touched[t])
+            row, score = first + touched[t], sums[at] + np.float32(base)
+            sums[at] = -np.inf
+            if not (whole or allowed[row]):
+                continue
+            if prior > 0:
+                score += np.float32(mass * np.log(prior / (prior + lengths[row])))
+            if size < k:
+                _rise(best, scores, size, row, score, ranks)
+                size += 1
+            elif score > scores[0] or (score == scores[0] and ranks[row] < ranks[best[0]]):
+                _sink(best, scores, size, row, score, ranks)
     for last in range(size - 1, 0, -1):
         row, score = best[last], scores[last]
         best[last], scores[last] = best[0], scores[0]
