@@ -147,7 +147,8 @@ def index(
     **Up to date** means that afterwards the collection holds of each PATH what its files hold now. Chunks that have not
     changed are passed over, new ones are added, and a document that `index` or `add` once read from a file at or below a
     PATH is removed if that file no longer gives it: because it was edited, deleted or moved, or because `--tokens` cuts
-    it otherwise. Documents from files elsewhere, and documents that did not come from files, are left alone.
+    it otherwise. Documents from files elsewhere, and documents that did not come from files, are left alone. A PATH may
+    be a part of a folder that was indexed before: only that part is looked at, and ids stay as they are.
 
     An interrupted run has committed what it had finished; the same command continues. A collection keeps its retriever:
     asking for another one is an error.
@@ -332,7 +333,7 @@ def _add(
     began = perf_counter()
     with _resumable(collection):
         with Bar("Indexing", "documents", reading.size) as bar:
-            change = collection.add(reading.documents(bar.advance))
+            change = collection.add(reading.documents(collection, bar.advance))
         removed = collection.remove(stale(collection, reading))
     done = {
         "path": str(collection.path),

@@ -40,6 +40,7 @@ NOTHING, USAGE, STORAGE, DAMAGED, BUSY, INTERRUPTED = 1, 2, 3, 4, 5, 130
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 _SEARCHED = 200_000  # characters of a document in which the passage is looked for
 _WIDEST = 100
+_SPEED_OVER = 120.0  # seconds; indexing reads thousands of documents, then pauses to commit them
 _ANALYSIS = ("stemmer", "stop_words", "identifiers")
 # C1 controls and those that reorder text: a terminal would obey them, so neither text nor JSON may hold them raw.
 _COMMANDS = "\x7f-\x9f\u202a-\u202e\u2066-\u2069"
@@ -278,7 +279,13 @@ class Bar:
         )
         self.count = 0
         self._unit = unit
-        self._progress = Progress(*columns, console=_errors(), transient=True, disable=not sys.stderr.isatty())
+        self._progress = Progress(
+            *columns,
+            console=_errors(),
+            transient=True,
+            disable=not sys.stderr.isatty(),
+            speed_estimate_period=_SPEED_OVER,
+        )
         self._task = self._progress.add_task(doing, total=total, rate="")
 
     def __enter__(self) -> Self:

@@ -1,7 +1,8 @@
 """Files into a collection: what they hold now, which documents they no longer give, and which retriever is meant.
 
 Every document gets the metadata `root`: the folder that its `source` is relative to. Together they name the file that it
-came from, whatever paths were given when it was read.
+came from, whatever paths were given when it was read. A path inside a folder that was read before is taken as a part of
+that folder, so that its documents keep their ids.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from .types import Document
 
 Advance = Callable[[int, float], object]
 """Takes how many documents were read, and how many bytes that brought."""
+
+_CONDITIONS = 100  # alternatives in one filter; more are not worth it
 
 
 class Reading:
@@ -68,10 +71,13 @@ class Reading:
         self.ids: set[str] = set()
         self.problems: list[str] = []
 
-    def documents(self, advance: Advance = lambda count, size: None) -> Iterator[Document]:
-        """The documents in the order of the files."""
+    def documents(
+        self, collection: Collection | None = None, advance: Advance = lambda count, size: None
+    ) -> Iterator[Document]:
+        """The documents in the order of the files, with ids and sources as the collection has them."""
         for here, path in self._read.items():
             root = here if path.is_dir() else here.parent
+            folder = root if collection is None else _folder_of(root, collection)
             file, left = root, 0
             for document in read(path, tokens=self._tokens, report=self._reporter(root)):
                 came_from = root / str(document.metadata["source"])
@@ -83,20 +89,30 @@ class Reading:
                 here_now = min(left, len(document.text))
                 left -= here_now
                 advance(1, past + here_now)
-                if self._is_new(document, came_from):
-                    yield _rooted(document, root)
+                placed = _placed(document, root, folder)
+                if self._is_new(placed, came_from):
+                    yield placed
             advance(0, left)
 
     def covers(self, file: Path) -> bool:
         """Whether a file is one of the paths, or below one of them."""
         return any(file.is_relative_to(path) for path in self._read)
 
+    def where(self) -> dict[str, Any]:
+        """A filter that lets every document pass whose file is covered, and few others."""
+        conditions: list[dict[str, Any]] = []
+        for path in self._read:
+            conditions.append({"root": {"contains": str(path)}})
+            above = [str(folder) for folder in path.parents]
+            conditions.append({"root": {"in": above}, "source": {"contains": path.name}})
+        return {"or": conditions} if len(conditions) <= _CONDITIONS else {"root": {"exists": True}}
+
     def _is_new(self, document: Document, file: Path) -> bool:
-        """Whether an id comes for the first time; a chunk may repeat, in a file of the same name elsewhere."""
+        """Whether an id comes for the first time; one made from name and text may repeat, in such a file elsewhere."""
         if document.id not in self.ids:
             self.ids.add(document.id)
             return True
-        if "start" in document.metadata:
+        if document.id.startswith(f"{document.metadata['source']}#"):
             return False
         raise InvalidInput(
             f"{str(file)!r}, line {document.metadata.get('line')}: the id {document.id!r} was read before, from this "
@@ -119,8 +135,8 @@ def stale(collection: Collection, reading: Reading) -> list[str]:
     A file that is there and cannot be read keeps its documents.
     """
     found = []
-    for document in collection.documents({"root": {"exists": True}, "source": {"exists": True}}):
-        if document.id not in reading.ids:
+    for document in collection.documents(reading.where()):
+        if document.id not in reading.ids and "source" in document.metadata:
             file = Path(str(document.metadata["root"]), str(document.metadata["source"]))
             if reading.covers(file) and _decided(file):
                 found.append(document.id)
@@ -195,9 +211,22 @@ def read_fields(assignments: Sequence[str]) -> dict[str, Any]:
     return fields
 
 
-def _rooted(document: Document, root: Path) -> Document:
+def _folder_of(root: Path, collection: Collection) -> Path:
+    """The folder at or above this one that documents of the collection are relative to, else this one."""
+    above = {"root": {"in": [str(folder) for folder in (root, *root.parents)]}}
+    found = next(iter(collection.documents(above)), None)
+    return root if found is None else Path(str(found.metadata["root"]))
+
+
+def _placed(document: Document, root: Path, folder: Path) -> Document:
+    """A document read below one folder, as if it had been read below another one that holds it."""
+    source, id = str(document.metadata["source"]), document.id
+    if root != folder:
+        below = root.relative_to(folder).as_posix()
+        id = f"{below}/{id}" if id.startswith(f"{source}#") else id
+        source = f"{below}/{source}"
     own = {"root_": document.metadata["root"]} if "root" in document.metadata else {}
-    return replace(document, metadata={**document.metadata, **own, "root": str(root)})
+    return replace(document, id=id, metadata={**document.metadata, **own, "source": source, "root": str(folder)})
 
 
 def _absolute(path: Path) -> Path:
