@@ -283,7 +283,7 @@ def fit(
 ) -> None:
     """Learn settings from queries with known answers: JSON Lines, TSV or CSV of `query` and `document_id`.
 
-    Settings are chosen on half of the queries and kept only if they also help on the other half.
+    Settings are chosen on half of the queries and kept only if they help on the other half beyond chance.
     """
     from .collection import Collection
     from .mirror import differences

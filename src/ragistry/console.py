@@ -222,12 +222,17 @@ def show_fit(found: Fit, changes: Sequence[tuple[str, Any, Any]]) -> None:
     _show_pairs(
         {
             f"{found.measure} before": f"{found.base:.4f}",
-            f"{found.measure} after": f"{found.fitted:.4f}",
+            "best other settings": f"{found.fitted:.4f}",
             "in perfect order": f"{found.headroom:.4f}, were the first 100 hits so sorted",
         }
     )
-    changed = ", ".join(f"{field} {before} → {after}" for field, before, after in changes)
-    show(f"kept: {changed}" if found.kept else "nothing helped, so the settings stay as they were")
+    if found.kept:
+        changed = ", ".join(f"{field} {before} → {after}" for field, before, after in changes)
+        show(f"kept: {changed} (p = {found.p:.3f})")
+    elif found.fitted > found.base:
+        show(f"not kept, for a gain like this may be chance (p = {found.p:.3f}): more pairs may tell")
+    else:
+        show("nothing helped, so the settings stay as they were")
     skipped = f"; {counted(found.skipped, 'pair')} left out, as their documents are not there" if found.skipped else ""
     show(
         f"{counted(found.candidates, 'candidate')} tried on {counted(chosen, 'query')}, measured on {tested} others{skipped}"

@@ -309,7 +309,7 @@ def test_fit_and_index_again(tmp_path: Path) -> None:
             )
     (tmp_path / "pairs.tsv").write_text("".join(f"{word}\tlong{number}\n" for number, word in enumerate(words)))
     shown = run("fit", tmp_path / "c", tmp_path / "pairs.tsv").stdout
-    assert re.search(r"nDCG@10 after +1\.0000", shown)
+    assert re.search(r"best other settings +1\.0000", shown)
     assert "kept: " in shown
     assert "b 0.75 → " in shown
     again = run_json("fit", tmp_path / "c", tmp_path / "pairs.tsv")
@@ -317,15 +317,14 @@ def test_fit_and_index_again(tmp_path: Path) -> None:
     (tmp_path / "new.txt").write_text("One more.")
     run("index", tmp_path / "new.txt", "-o", tmp_path / "c", "--retriever", "bm25")
     assert run_json("info", tmp_path / "c")["recipe"] == again["recipe"]
+    assert "nothing helped" in run("fit", tmp_path / "c", tmp_path / "pairs.tsv").stdout
     (tmp_path / "few.tsv").write_text("termax\tlong0\n")
     assert run_json("fit", tmp_path / "c", tmp_path / "few.tsv", code=2)["error"]["type"] == "InvalidInput"
 
 
 def test_info(indexed: Path) -> None:
     assert run_json("info", indexed)["documents"] == 5
-    shown = run("info", indexed).stdout
-    assert re.search(r"documents +5", shown)
-    assert '"k1": 1.2' in shown
+    assert re.search(r"documents +5", run("info", indexed).stdout)
 
 
 def test_exit_codes(folder: Path, indexed: Path, tmp_path: Path) -> None:
