@@ -211,13 +211,26 @@ class Collection:
         return self._store.read(ask)
 
     def documents(self, where: Mapping[str, Any] | None = None) -> Iterator[Document]:
-        """The documents, in the order they were added: all of one state, the latest when the first one is taken."""
+        """The documents, in the order they were added: all of one state, the latest when the first one is taken.
 
-        def begin(view: View) -> Iterator[Document]:
+        Raises:
+            Corrupt: If a stored document fails its checksum or, without a filter, if one is missing.
+        """
+
+        def begin(view: View) -> tuple[int, Iterator[Document]]:
             found = self._corpus.documents(at=view.manifest.generation, where=where)
-            return chain(list(islice(found, 1)), found)
+            return view.manifest.documents, chain(list(islice(found, 1)), found)
 
-        yield from self._store.read(begin)
+        expected, found = self._store.read(begin)
+        count = 0
+        for document in found:
+            yield document
+            count += 1
+        if not where and count != expected:
+            raise Corrupt(
+                f"{str(self.path)!r} should hold {expected} documents, {count} are there; restore it from a copy, or index "
+                "again"
+            )
 
     def get(self, ids: Sequence[str]) -> list[Document]:
         """Documents by id, in the order asked.

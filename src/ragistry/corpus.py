@@ -13,7 +13,7 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from sqlite3 import Connection, Cursor
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 from uuid import uuid4
 
 from . import filters
@@ -35,18 +35,10 @@ from .rows import (
     document_of,
     row_of,
 )
+from .rows import Change as Change
 from .rows import digest as digest
 from .storage import explained
 from .types import Document
-
-
-class Change(NamedTuple):
-    """What `Corpus.add` did, in documents; `duplicates` of those added or replaced repeat an earlier one's content."""
-
-    added: int
-    replaced: int
-    unchanged: int
-    duplicates: int
 
 
 class Corpus:
@@ -86,7 +78,7 @@ class Corpus:
     def generation(self) -> int:
         """The last generation written, 0 if none was."""
         with self._database.reading() as connection:
-            return _latest(connection)
+            return self._latest(connection)
 
     # Reading
 
@@ -162,9 +154,12 @@ class Corpus:
         if batch < 1:
             raise InvalidInput(f"`batch` must be at least 1; given {batch}")
         with self._database.snapshot() as connection:
-            found = self._asked(connection, FIELDS, where, at, "ORDER BY row")
+            found, last = self._asked(connection, f"{FIELDS}, row", where, at, "ORDER BY row"), -1
             while page := found.fetchmany(batch):
                 for row in page:
+                    if not isinstance(row[-1], int) or row[-1] <= last:
+                        raise damaged(row[0], self.path)
+                    last = row[-1]
                     yield document_of(row, self.path)
 
     def duplicates(self, at: int | None = None) -> list[tuple[str, ...]]:
@@ -204,8 +199,8 @@ class Corpus:
             seen.add(row.id)
         ended = [*checked_ids(remove), *seen]
         with self._database.writing("write to") as connection, self._database.explained("write to"):
-            if checked_generation(generation) < _latest(connection):
-                raise InvalidInput(f"generation {generation} is over: {_latest(connection)} has begun; write to that")
+            if checked_generation(generation) < self._latest(connection):
+                raise InvalidInput(f"generation {generation} is over, a later one has begun; write to that")
             connection.executemany(END, ((generation, id) for id in ended))
             connection.executemany(INSERT, ((generation, *row) for row in rows))
             connection.execute("UPDATE generations SET latest = ?", [generation])
@@ -254,7 +249,7 @@ class Corpus:
         explained = self._database.explained
         with self._database.writing("add to") as connection:
             with explained("add to"):
-                generation = _latest(connection) + 1
+                generation = self._latest(connection) + 1
                 ((last,),) = connection.execute("SELECT ifnull(max(row), 0) FROM documents")
                 connection.execute("CREATE TEMP TABLE IF NOT EXISTS given (id TEXT PRIMARY KEY) WITHOUT ROWID")
                 connection.execute("DELETE FROM given")
@@ -278,7 +273,7 @@ class Corpus:
         """
         wanted = checked_ids(ids)
         with self._database.writing("remove from") as connection, self._database.explained("remove from"):
-            generation = _latest(connection) + 1
+            generation = self._latest(connection) + 1
             removed = connection.executemany(END, ((generation, id) for id in wanted)).rowcount if wanted else 0
             if removed:
                 connection.execute("UPDATE generations SET latest = ?", [generation])
@@ -293,9 +288,9 @@ class Corpus:
             Corrupt: If something is damaged; the message says what.
         """
         with self._database.reading("check") as connection:
-            problems = [found for (found,) in connection.execute("PRAGMA integrity_check(5)") if found != "ok"]
-            if problems:
-                raise Corrupt(f"{str(self.path)!r} is damaged: {'; '.join(problems)}; restore it from a copy")
+            problems = " ".join(found for (found,) in connection.execute("PRAGMA integrity_check(5)"))
+            if problems != "ok":
+                raise Corrupt(f"{str(self.path)!r} is damaged: {' '.join(problems.split())}; restore it from a copy")
             for *row, content, plainness in connection.execute(f"SELECT {FIELDS}, content, plain FROM documents"):
                 document = document_of(row, self.path)
                 if content != digest(document, content=True) or plainness != plain(document.metadata):
@@ -382,17 +377,22 @@ class Corpus:
         )
         return int(found)
 
+    def _latest(self, connection: Connection) -> int:
+        return self._generations(connection)[0]
+
     def _check_kept(self, connection: Connection, at: int) -> None:
-        ((oldest,),) = connection.execute("SELECT oldest FROM generations")
+        oldest = self._generations(connection)[1]
         if at < oldest:
             raise StorageError(
                 f"generation {at} of {str(self.path)!r} has been purged, {oldest} is the oldest kept; open the latest"
             )
 
-
-def _latest(connection: Connection) -> int:
-    ((latest,),) = connection.execute("SELECT latest FROM generations")
-    return int(latest)
+    def _generations(self, connection: Connection) -> tuple[int, int]:
+        """The latest and the oldest."""
+        match connection.execute("SELECT latest, oldest FROM generations").fetchall():
+            case [(int(latest), int(oldest))]:
+                return latest, oldest
+        raise Corrupt(f"{str(self.path)!r} is damaged: it does not know its generations; restore it from a copy")
 
 
 def _twice(id: str) -> str:

@@ -68,7 +68,9 @@ class Database:
             if not readonly and not self.path.exists():
                 _create(self.path, format)
             if self.path.is_dir():
-                raise StorageError(f"{str(self.path)!r} is a directory; a {format.name} is a file")
+                raise StorageError(
+                    f"{str(self.path)!r} is a directory, a {format.name} is a file; use another path, or restore it from a copy"
+                )
             if self.path.stat().st_size == 0:
                 raise Corrupt(f"{str(self.path)!r} is empty; restore it from a copy, or delete it to start anew")
             self.connection()
@@ -131,7 +133,7 @@ class Database:
         """Turn an error of SQLite into one that says what to do."""
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # a damaged file may spoil even SQLite's own messages
             raise _explain(error, action, self.path) from error
 
     @contextlib.contextmanager
@@ -194,7 +196,8 @@ class Database:
         wanted = self._format
         if application != wanted.application:
             raise Corrupt(
-                f"{str(self.path)!r} is an SQLite file, but not a {wanted.name} of Ragistry; use another path"
+                f"{str(self.path)!r} is an SQLite file, but not a {wanted.name} of Ragistry; use another path, or restore it from "
+                "a copy"
             )
         if version != wanted.version:
             raise Corrupt(
@@ -238,14 +241,14 @@ def _close(connections: _Connections, keep: Container[int] = ()) -> None:
             connections.pop((process, thread)).close()
 
 
-def _code(error: sqlite3.Error) -> int | None:
+def _code(error: Exception) -> int | None:
     code: int | None = getattr(error, "sqlite_errorcode", None)
     if code == sqlite3.SQLITE_IOERR_SHMSIZE:  # no room for the file that processes share; opening needs 32 KiB
         return sqlite3.SQLITE_FULL
     return None if code is None else code & 0xFF  # the rest of an extended code is detail
 
 
-def _explain(error: sqlite3.Error, action: str, path: Path) -> RagistryError:
+def _explain(error: Exception, action: str, path: Path) -> RagistryError:
     code = _code(error)
     if isinstance(error, sqlite3.ProgrammingError) and code is None:
         return StorageError(f"cannot {action} {str(path)!r}: it was closed meanwhile ({error}); open it again")

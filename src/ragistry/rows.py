@@ -39,6 +39,15 @@ INSERT = (
 ADVICE = "restore it from a copy, or make it again"
 
 
+class Change(NamedTuple):
+    """What `Corpus.add` did, in documents; `duplicates` of those added or replaced repeat an earlier one's content."""
+
+    added: int
+    replaced: int
+    unchanged: int
+    duplicates: int
+
+
 class Row(NamedTuple):
     """What `INSERT` stores of a document, after the generation it was born in."""
 
