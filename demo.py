@@ -91,7 +91,7 @@ def build(name: str, spec: Spec, documents: list[Document]) -> tuple[Collection,
     began = time.perf_counter()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(f"indexing with {name}", total=len(documents))
-        docs.add(documents, batch=2048, progress=lambda done: progress.advance(task, done))
+        docs.add(documents, progress=lambda done: progress.advance(task, done))
     return docs, time.perf_counter() - began
 
 

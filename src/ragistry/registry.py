@@ -39,6 +39,11 @@ class Recipe(BaseModel):
     summary: ClassVar[str] = ""
     name: str
 
+    @property
+    def batch(self) -> int:
+        """Documents per commit when many are added: fewer where adding takes long, so that little is lost."""
+        return 4096
+
     def build(self) -> Retriever:
         """A new, empty retriever with these parameters."""
         raise InvalidInput(f"the recipe {self.name!r} does not say how to build its retriever; define `build`")

@@ -35,6 +35,11 @@ class DenseRecipe(Recipe):
         str | None, Field(description="a file that keeps embeddings by content, to be shared between collections")
     ] = None
 
+    @property
+    def batch(self) -> int:
+        """A few seconds' work for a model on a laptop."""
+        return 512
+
     def build(self) -> Retriever:
         """A searcher over embeddings."""
         require("torch", "dense")

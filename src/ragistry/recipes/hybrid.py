@@ -39,6 +39,11 @@ class HybridRecipe(Recipe):
             raise ValueError(f"weights name {sorted(unknown)}, which are not members ({sorted(self.members)})")
         return self
 
+    @property
+    def batch(self) -> int:
+        """That of the slowest member."""
+        return min(member.batch for member in self.members.values())
+
     def build(self) -> Retriever:
         """A fusion of the members, each built by its own recipe."""
         return self._fuse({name: create(member) for name, member in self.members.items()})
