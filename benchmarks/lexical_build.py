@@ -20,12 +20,12 @@ from common import interleaved, median_ratio, report
 from passages import passages, questions
 
 from ragistry import Analyzer
-from ragistry.collection import BATCH
 from ragistry.encoders.terms import Terms
 from ragistry.indexes.inverted import Inverted
 from ragistry.indexes.weighting import BM25
 
 K1, B = 1.2, 0.75
+BATCH = 4096  # as many as a collection of this kind commits at once
 TOLERANCE = 1e-5
 
 
