@@ -20,9 +20,6 @@ from .rows import checked_ids
 from .store import Store, View
 from .types import Document, Hit, Query, check_text
 
-BATCH = 4096
-"""Documents per commit when many are added."""
-
 _FILTERS_KEPT = 32
 
 
@@ -114,7 +111,7 @@ class Collection:
         self,
         documents: Document | Iterable[Document],
         *,
-        batch: int = BATCH,
+        batch: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Change:
         """Insert documents; one whose id is already there is replaced, one that has not changed is passed over.
@@ -124,7 +121,7 @@ class Collection:
 
         Args:
             documents: One document or many.
-            batch: Documents per commit.
+            batch: Documents per commit; by default what suits the retriever.
             progress: Called after each commit with the number of documents it dealt with.
 
         Returns:
@@ -141,6 +138,8 @@ class Collection:
             raise InvalidInput(
                 f"{documents!r:.100} is {type(documents).__name__}; give Documents or an iterable of them"
             )
+        if batch is None:
+            batch = self._store.current().retriever.recipe.batch
         if _whole("batch", batch) < 1:
             raise InvalidInput(f"batch={batch}: at least 1 document per commit is needed")
         total = Change(0, 0, 0, 0)
@@ -355,14 +354,17 @@ class Collection:
         changed = [d for d, found in zip(documents, digests, strict=True) if stored.get(d.id) != found]
         if not changed:
             return Change(0, 0, len(documents), 0)
-        contents = [digest(document, content=True) for document in changed]
         before = self._corpus.digests([d.id for d in changed if d.id in stored], at=at, content=True)
-        retriever = view.retriever.fork()
+        contents = {document.id: digest(document, content=True) for document in changed}
         # Where only metadata changed, the retriever has nothing to learn.
-        retriever.add([d for d, content in zip(changed, contents, strict=True) if before.get(d.id) != content])
+        news = [document for document in changed if before.get(document.id) != contents[document.id]]
+        holders = self._corpus.holders({contents[document.id] for document in news}, at=at)
+        same = {d.id: holders[contents[d.id]] for d in news if contents[d.id] in holders}
+        retriever = view.retriever.fork()
+        retriever.add(news, same=same)
         added = len(changed) - len(before)
-        repeated = len(contents) - len(set(contents)) + len(self._corpus.known(set(contents), at=at))
         self._store.commit(view, retriever, changed, [], view.manifest.documents + added)
+        repeated = len(news) - len({contents[d.id] for d in news} - set(holders))
         return Change(added, len(before), len(documents) - len(changed), repeated)
 
     def _among(self, where: Mapping[str, Any], generation: int) -> frozenset[str]:
@@ -378,7 +380,7 @@ class Collection:
 
 
 def _check_queries(queries: Sequence[Query]) -> None:
-    if isinstance(queries, str) or not isinstance(queries, Sequence):
+    if isinstance(queries, str | bytes) or not isinstance(queries, Sequence):
         raise InvalidInput(f"queries are given as {type(queries).__name__}; give a list of texts")
     for query in queries:
         if not isinstance(query, str):

@@ -118,13 +118,14 @@ class Corpus:
         """
         return {id: found for id, (found,) in self._rows("content" if content else "digest", ids, at)}
 
-    def known(self, contents: Collection[bytes], at: int | None = None) -> set[bytes]:
-        """Those of some content digests (see `digest`) that a document has."""
+    def holders(self, contents: Collection[bytes], at: int | None = None) -> dict[bytes, str]:
+        """For content digests (see `digest`), the id of a document that has it; those that none has are left out."""
         at = checked_generation(at)
-        select = f"SELECT 1 FROM documents WHERE content = ? AND {VISIBLE}"
+        select = f"SELECT content, id FROM documents WHERE content = ? AND {VISIBLE}"
         with self._database.reading() as connection:
             self._check_kept(connection, at)
-            return {content for content in contents if connection.execute(select, (content, at, at)).fetchone()}
+            rows = (connection.execute(select, (content, at, at)).fetchone() for content in contents)
+            return dict(row for row in rows if row is not None)
 
     def ids(self, where: Where | None = None, at: int | None = None) -> list[str]:
         """Ids of the documents that pass a filter (see `ragistry.filters`), in order of insertion.

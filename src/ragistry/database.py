@@ -69,7 +69,8 @@ class Database:
                 _create(self.path, format)
             if self.path.is_dir():
                 raise StorageError(
-                    f"{str(self.path)!r} is a directory, a {format.name} is a file; use another path, or restore it from a copy"
+                    f"{str(self.path)!r} is a directory, a {format.name} is a file; use another path, or restore it from a "
+                    "copy"
                 )
             if self.path.stat().st_size == 0:
                 raise Corrupt(f"{str(self.path)!r} is empty; restore it from a copy, or delete it to start anew")
@@ -108,6 +109,7 @@ class Database:
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
         """A connection of its own that goes on seeing one state, whatever is asked and written by others meanwhile."""
+        self.connection()  # refuses if closed
         with self.explained("read"), contextlib.closing(self._open()) as connection:
             connection.execute("BEGIN")
             yield connection
@@ -196,8 +198,8 @@ class Database:
         wanted = self._format
         if application != wanted.application:
             raise Corrupt(
-                f"{str(self.path)!r} is an SQLite file, but not a {wanted.name} of Ragistry; use another path, or restore it from "
-                "a copy"
+                f"{str(self.path)!r} is an SQLite file, but not a {wanted.name} of Ragistry; use another path, or restore "
+                "it from a copy"
             )
         if version != wanted.version:
             raise Corrupt(

@@ -7,8 +7,9 @@ without vectors at all. A class is one of these by having the methods; nothing n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -18,6 +19,8 @@ from .types import Among, Document, Floats, Item, Kind, Query, Ranking, Role, Ve
 
 State: TypeAlias = dict[str, Any]
 """What JSON can hold: the part of an object's state that goes into the manifest."""
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Files(Protocol):
@@ -87,8 +90,12 @@ class Updatable(Retriever, Protocol):
 
     recipe: Any
 
-    def add(self, documents: Sequence[Document]) -> None:
-        """Insert; a document whose id is already there is replaced."""
+    def add(self, documents: Sequence[Document], *, same: Mapping[str, str] = NOTHING) -> None:
+        """Insert; a document whose id is already there is replaced.
+
+        `same` names, for some of them, a document already there with the same title and text: what was computed for that
+        one may be copied.
+        """
 
     def remove(self, ids: Iterable[str]) -> None:
         """Take ids out; ids that are not there are passed over."""

@@ -98,7 +98,7 @@ def test_look_ups_use_an_index(corpus: Corpus) -> None:
     connection.set_trace_callback(statements.append)
     corpus.get([])
     corpus.find(["a"])
-    corpus.known([b"x"])
+    corpus.holders([b"x"])
     corpus.write(1, [A], ["b"])
     connection.set_trace_callback(None)
     plans = [
@@ -115,7 +115,7 @@ def test_digests_tell_content_from_metadata(corpus: Corpus) -> None:
     corpus.add([B])
     assert corpus.digests(["b", "x"]) == {"b": digest(B)} != {"b": digest(renamed)}
     assert corpus.digests(["b"], content=True) == {"b": digest(renamed, content=True)}
-    assert corpus.known({digest(renamed, content=True), b"other"}) == {digest(B, content=True)}
+    assert corpus.holders({digest(renamed, content=True), b"other"}) == {digest(B, content=True): renamed.id}
     assert digest(Document("1", "bc", "a"), content=True) != digest(Document("1", "c", "ab"), content=True)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InvalidInput, UnknownName
-from ..protocols import Files, Retriever, State, Updatable
+from ..protocols import NOTHING, Files, Retriever, State, Updatable
 from ..types import Among, Document, Query, Ranking
 
 Method: TypeAlias = Literal["interpolation", "reciprocal-rank"]
@@ -109,10 +109,10 @@ class Fuse:
             found.append(Ranking.of(list(fused), np.fromiter(fused.values(), np.float32, len(fused)), k))
         return found
 
-    def add(self, documents: Sequence[Document]) -> None:
-        """Insert; a document whose id is already there is replaced."""
+    def add(self, documents: Sequence[Document], *, same: Mapping[str, str] = NOTHING) -> None:
+        """Insert; a document whose id is already there is replaced. For `same` see `ragistry.protocols.Updatable`."""
         for member in self._updatable().values():
-            member.add(documents)
+            member.add(documents, same=same)
 
     def remove(self, ids: Iterable[str]) -> None:
         """Take ids out; ids that are not there are passed over."""

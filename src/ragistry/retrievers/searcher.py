@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self, cast
 
 import numpy as np
 
 from ..errors import FingerprintMismatch, InvalidInput
-from ..protocols import Encoder, Files, Index, State
+from ..protocols import NOTHING, Encoder, Files, Index, State
 from ..types import Among, Document, Floats, Query, Ranking, Vectors
 
 RECENT = 1024
@@ -61,11 +61,17 @@ class Searcher:
         self._check()
         return self.index.search(self._encoded(queries), k, among=among)
 
-    def add(self, documents: Sequence[Document]) -> None:
+    def add(self, documents: Sequence[Document], *, same: Mapping[str, str] = NOTHING) -> None:
         """Insert; a document whose id is already there is replaced.
+
+        Args:
+            documents: What to insert.
+            same: For some of their ids, that of a document already there with the same title and text: a model's vectors
+                are copied from it.
 
         Raises:
             InvalidInput: If something given is no `Document`, or two have the same id.
+            UnknownName: If `same` names a document that is not there.
         """
         for document in documents:
             if not isinstance(document, Document):
@@ -74,7 +80,7 @@ class Searcher:
             self._check()
             if not len(self.index):
                 self._expected = ""  # nothing is left of what another encoder may have made
-            self.index.add([document.id for document in documents], self.encoder.encode(documents, "document"))
+            self.index.add([document.id for document in documents], self._vectors(documents, same))
 
     def remove(self, ids: Iterable[str]) -> None:
         """Take ids out; ids that are not there are passed over."""
@@ -98,6 +104,19 @@ class Searcher:
         self.index.load(state["index"], files)
         self._expected = state["fingerprint"]
 
+    def _vectors(self, documents: Sequence[Document], same: Mapping[str, str]) -> Vectors:
+        """Document vectors. Dense ones are computed once for each text that is not there yet."""
+        if self.encoder.kind != "dense":
+            return self.encoder.encode(documents, "document")
+        known = [document for document in documents if document.id in same]
+        first = {document.full_text: document for document in reversed(documents) if document.id not in same}
+        computed = cast(Floats, self.encoder.encode(list(first.values()), "document")) if first else ()
+        by_text = dict(zip(first, computed, strict=True))
+        if known:
+            copied = cast(Floats, self.index.vectors([same[document.id] for document in known]))
+            by_text |= {document.full_text: vector for document, vector in zip(known, copied, strict=True)}
+        return np.stack([by_text[document.full_text] for document in documents])
+
     def _encoded(self, queries: Sequence[Query]) -> Vectors:
         """Query vectors. Dense ones are kept for a while: a fusion asks the same query again, and models are slow."""
         if self.encoder.kind != "dense":
@@ -115,11 +134,12 @@ class Searcher:
         return twin
 
     def _check(self) -> None:
-        if self._expected and len(self.index):
+        expected = self._expected  # another thread may be as far, and forget it
+        if expected and len(self.index):
             found = self.encoder.fingerprint()
-            if found != self._expected:
+            if found != expected:
                 raise FingerprintMismatch(
-                    f"the index was made by another encoder (fingerprint {self._expected[:12]}, this one is {found[:12]}); "
+                    f"the index was made by another encoder (fingerprint {expected[:12]}, this one is {found[:12]}); "
                     "use the model it was made with, or index the documents again"
                 )
         self._expected = ""

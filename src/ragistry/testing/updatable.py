@@ -66,6 +66,14 @@ class UpdatableContract(RetrieverContract):
         retriever.add([documents[0], documents[4]])
         self.same(self.answers(retriever), self.answers(self.holding(documents)), "after changing back")
 
+    def test_what_is_the_same_may_be_copied(self) -> None:
+        """Told that a text is there already, it answers as if it had not been told."""
+        documents = self.documents()
+        copies = [Document(f"copy {i}", documents[i].text, documents[i].title) for i in (0, 4)]
+        retriever = self.holding(documents)
+        retriever.add(copies, same={copies[0].id: documents[0].id, copies[1].id: documents[4].id})
+        self.same(self.answers(retriever), self.answers(self.holding([*documents, *copies])), "after adding copies")
+
     def test_removing_is_absence(self) -> None:
         """After removing, it answers as if what was removed had never been there."""
         documents = self.documents()
