@@ -1,4 +1,4 @@
-"""What the reliability tests share: documents that can be told apart, child processes, and what must hold of a collection."""
+"""What the reliability tests share: documents that can be told apart, child processes, and what collections promise."""
 
 from __future__ import annotations
 

@@ -227,14 +227,23 @@ def test_wrong_values_in_the_manifest(filled: Path, quick: Path, change: dict[st
 
 @pytest.mark.parametrize(
     "content",
-    [b"[]", b"{}", b"null", b"7", b'"text"', b"\xef\xbb\xbf{}", b"\xff\xfe{\0}\0", b"{" * 10**6, b"[" * 10**6]
-    + [
+    [
+        b"[]",
+        b"{}",
+        b"null",
+        b"7",
+        b'"text"',
+        b"\xef\xbb\xbf{}",
+        b"\xff\xfe{\0}\0",
+        b"{" * 10**6,
+        b"[" * 10**6,
         b'{"format": 1}',
         b'{"format": NaN}',
         b'{"format": ' + b"9" * 10**5 + b"}",
         b'{"format": 1, "recipe": "\\ud800"}',
-    ]
-    + [b"format: 1", b"\0" * 5000],
+        b"format: 1",
+        b"\0" * 5000,
+    ],
     ids=lambda content: repr(content[:20]),
 )
 def test_manifests_of_another_kind(filled: Path, quick: Path, content: bytes) -> None:

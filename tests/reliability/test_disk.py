@@ -311,7 +311,7 @@ def test_a_read_only_directory_with_an_interrupted_change(filled: Path, quick: P
             before = state_of(docs)
         assert killed_at(step + 8, lambda path=path: Collection.open(path).add(documents(CHANGE)))
 
-        def task(path: Path = path) -> None:
+        def task(path: Path = path, before: dict[str, int] = before) -> None:
             become_nobody()
             try:
                 with Collection.open(path) as docs:

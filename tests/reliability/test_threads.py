@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from mmap import mmap
@@ -13,6 +14,7 @@ import pytest
 
 from ragistry import Collection, Document, create
 from ragistry.errors import Locked
+from ragistry.storage import read_manifest, write_manifest
 
 from .commits import look, members, seen, write
 from .harness import EVERYWHERE, document, state_of
@@ -134,3 +136,29 @@ def test_followers_do_not_pile_up_what_is_gone(docs: Collection) -> None:
             gc.collect()
             counts.append(sum(isinstance(found, mmap) for found in gc.get_objects()))
     assert max(counts[10:]) <= max(counts[:10]) + 8, counts
+
+
+def test_first_searches_at_once_do_not_mistake_each_other(docs: Collection) -> None:
+    """The first search compares the encoder with what was saved, whatever another first search has found by then."""
+    with Collection.open(docs.path) as other:
+        searcher = other.retriever()
+        both, order = threading.Barrier(2), iter((0.0, 0.2))
+        own = searcher.encoder.fingerprint
+
+        def slow() -> str:
+            both.wait(timeout=30)
+            time.sleep(next(order))
+            return own()
+
+        searcher.encoder.fingerprint = slow
+        in_threads(*[lambda: seen(other.search("shared", k=100))] * 2)
+
+
+def test_states_are_told_apart_however_soon_they_follow(docs: Collection) -> None:
+    """The kernel's clock for files stands still for some milliseconds, and a deleted file's number is used again."""
+    manifest = read_manifest(docs.path)
+    stamps = set()
+    for _ in range(50):
+        write_manifest(docs.path, manifest)
+        stamps.add((docs.path / "manifest.json").stat().st_mtime_ns)
+    assert len(stamps) == 50
