@@ -27,11 +27,11 @@ RETRIEVERS: dict[str, Spec] = {
     "hybrid": {"name": "hybrid", "members": {"bm25": "bm25", "dense": DENSE}},
 }
 QUESTIONS = (
-    "how do I run a command and capture what it prints?",
+    "run a shell command and get its output as text",
+    "how many days are in this month?",
+    "parse a date written as text",
+    "how similar are two strings?",
     "find the common beginning of several file paths",
-    "which days does this month have, as a table of weeks",
-    "throw away a folder and everything in it",
-    "is this text a valid IP address?",
 )
 console = Console()
 
