@@ -269,4 +269,5 @@ def _explain(error: Exception, action: str, path: Path) -> RagistryError:
     }.get(code or 0)
     if advice:
         return StorageError(f"cannot {action} {str(path)!r}: {advice}")
-    return Corrupt(f"cannot {action} {str(path)!r}: it is damaged ({error}); restore it from a copy, or make it again")
+    cause = " ".join(str(error).split())  # it may quote the damaged schema
+    return Corrupt(f"cannot {action} {str(path)!r}: it is damaged ({cause}); restore it from a copy, or make it again")

@@ -25,6 +25,7 @@ FORMAT = Format(
         );
         CREATE INDEX documents_by_id ON documents (id, born, died);
         CREATE INDEX documents_by_content ON documents (content, born, died);
+        CREATE INDEX documents_dead ON documents (died) WHERE died IS NOT NULL;
         CREATE TABLE generations (latest INTEGER NOT NULL, oldest INTEGER NOT NULL);
         INSERT INTO generations VALUES (0, 0);
     """,

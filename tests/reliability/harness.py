@@ -10,7 +10,7 @@ import sqlite3
 import sys
 import traceback
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -63,15 +63,14 @@ def state_of(docs: Collection) -> dict[str, int]:
     return state
 
 
-def leftovers(path: Path) -> int:
-    """What lies in a directory that its manifest does not account for: files and rows."""
+def leftovers(path: Path) -> dict[str, int]:
+    """How many files and rows lie in a directory that its manifest does not account for; nothing where there are none."""
     manifest = json.loads((path / "manifest.json").read_bytes())
-    files = [file for file in path.glob("files/*") if file.name not in manifest["files"]]
-    connection = sqlite3.connect(path / "corpus.sqlite")
-    rows = "SELECT count(*) FROM documents WHERE max(born, ifnull(died, 0)) > ?"
-    ((found,),) = connection.execute(rows, [manifest["generation"]])
-    connection.close()
-    return len(files) + len(list(path.glob(".*.part"))) + int(found)
+    files = [*path.glob(".*.part"), *(file for file in path.glob("files/*") if file.name not in manifest["files"])]
+    with closing(sqlite3.connect(path / "corpus.sqlite")) as connection:
+        select = "SELECT count(*) FROM documents WHERE max(born, ifnull(died, 0)) > ?"
+        ((rows,),) = connection.execute(select, [manifest["generation"]])
+    return {what: count for what, count in (("files", len(files)), ("rows", rows)) if count}
 
 
 def forked(task: Callable[[], object]) -> int:
