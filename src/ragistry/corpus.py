@@ -382,8 +382,7 @@ class Corpus:
         return self._generations(connection)[0]
 
     def _check_kept(self, connection: Connection, at: int) -> None:
-        oldest = self._generations(connection)[1]
-        if at < oldest:
+        if at < (oldest := self._generations(connection)[1]):
             raise StorageError(
                 f"generation {at} of {str(self.path)!r} has been purged, {oldest} is the oldest kept; open the latest"
             )

@@ -11,7 +11,7 @@ import pytest
 
 from ragistry import Collection
 
-from .harness import document, make, state_of
+from .harness import THREE, document, make, state_of
 
 MEMORY = Path("/dev/shm")
 
@@ -35,3 +35,10 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         docs.add([document(number, 0) for number in range(40, 43)])
         state_of(docs)  # also starts everything that is compiled or imported on first use, before anything is forked
     return path
+
+
+@pytest.fixture
+def docs(quick: Path) -> Iterator[Collection]:
+    """An open collection of three documents."""
+    with Collection.open(make(quick / "docs", THREE)) as docs:
+        yield docs

@@ -22,6 +22,8 @@ EVERYWHERE = "everywhere"
 State = Mapping[str, int]
 """The version of each document by its id."""
 
+THREE = {"1": 0, "2": 0, "3": 0}
+
 
 def word(number: int, version: int) -> str:
     """A term that only one version of one document holds: letters that no analyzer splits."""
@@ -61,6 +63,12 @@ def state_of(docs: Collection) -> dict[str, int]:
         found = docs.search(EVERYWHERE, k=len(state) + 5, where={"version": chosen})
         assert sorted(hit.id for hit in found) == expected, "filters see the same documents"
     return state
+
+
+def unchanged(docs: Collection) -> None:
+    """What tests are given as `docs` is as they were given it."""
+    assert state_of(docs) == THREE
+    docs.check()
 
 
 def leftovers(path: Path) -> dict[str, int]:
