@@ -38,11 +38,14 @@ def both(**settings: Any) -> Fuse:
         {"weights": {"a": -1.0}},
         {"weights": {"a": float("nan")}},
         {"weights": {"a": float("inf")}},
+        {"weights": {"a": "1"}},
         {"method": "sum"},
         {"normalise": "softmax"},
         {"missing": "guess"},
         {"depth": 0},
+        {"depth": 1.5},
         {"rank_constant": -1.0},
+        {"rank_constant": "60"},
         {"rank_constant": float("nan")},
         {"members": {}},
     ],
@@ -50,6 +53,28 @@ def both(**settings: Any) -> Fuse:
 def test_bad_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
         Fuse(**({"members": {"a": Fixed(), "b": Fixed()}} | settings))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"queries": "cat"},
+        {"queries": b"cat"},
+        {"queries": iter(["cat"])},
+        {"queries": [3]},
+        {"k": "3"},
+        {"k": 2.5},
+        {"k": None},
+        {"among": "12"},
+        {"among": iter(["1"])},
+        {"among": 3},
+    ],
+)
+def test_bad_questions_are_refused(asked: dict[str, Any]) -> None:
+    fuse = both()
+    for retriever in (fuse, fuse.members["a"]):
+        with pytest.raises(InvalidInput, match=next(iter(asked))[:4]):
+            retriever.search(**({"queries": ["cat"]} | asked))
 
 
 def test_weights_not_given_are_1() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any, Literal, Self, TypeAlias, get_args
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from ..errors import InvalidInput, UnknownName
 from ..protocols import NOTHING, Files, Retriever, State, Updatable
 from ..types import Among, Document, Query, Ranking
+from .asking import check_search
 
 Method: TypeAlias = Literal["interpolation", "reciprocal-rank"]
 Normalise: TypeAlias = Literal["min-max", "z-score", "maximum", "none"]
@@ -78,6 +80,11 @@ class Fuse:
             raise InvalidInput(
                 f"weights name {sorted(unknown)}, which are not members; members: {sorted(self.members)}"
             )
+        if not isinstance(depth, int) or not all(isinstance(n, Real) for n in (rank_constant, *self.weights.values())):
+            raise InvalidInput(
+                f"depth must be a whole number, rank_constant and weights numbers; given {depth!r}, {rank_constant!r} and "
+                f"{self.weights}"
+            )
         if not any(self.weights.values()) or not all(0 <= w < float("inf") for w in self.weights.values()):
             raise InvalidInput(f"weights must be finite, >= 0 and not all 0; given {self.weights}")
         for value, choice, name in (
@@ -93,7 +100,12 @@ class Fuse:
             )
 
     def search(self, queries: Sequence[Query], k: int = 10, *, among: Among = None) -> list[Ranking]:
-        """One ranking per query, at most `k` long, of ids in `among`."""
+        """One ranking per query, at most `k` long, of ids in `among`.
+
+        Raises:
+            InvalidInput: If `queries` is no sequence of texts, `k` no whole number, or `among` no collection.
+        """
+        check_search(queries, k, among)
         if k <= 0:
             return [Ranking((), np.empty(0, np.float32))] * len(queries)
         asked = {name: member for name, member in self.members.items() if self.weights[name] > 0}

@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import FingerprintMismatch, InvalidInput
 from ..protocols import NOTHING, Encoder, Files, Index, State
 from ..types import Among, Document, Floats, Query, Ranking, Vectors
+from .asking import check_search
 
 RECENT = 1024
 """How many dense query vectors a searcher remembers."""
@@ -51,11 +52,12 @@ class Searcher:
         self._recent: dict[Query, Floats] = {}
 
     def search(self, queries: Sequence[Query], k: int = 10, *, among: Among = None) -> list[Ranking]:
-        """One ranking per query, at most `k` long, of ids in `among`."""
-        if isinstance(queries, str):
-            raise InvalidInput("queries must be a sequence of strings; given one string: put it in a list")
-        if wrong := [query for query in queries if not isinstance(query, str)]:
-            raise InvalidInput(f"a query is {type(wrong[0]).__name__}, a str is needed: {wrong[0]!r:.100}")
+        """One ranking per query, at most `k` long, of ids in `among`.
+
+        Raises:
+            InvalidInput: If `queries` is no sequence of texts, `k` no whole number, or `among` no collection.
+        """
+        check_search(queries, k, among)
         if not queries:
             return []
         self._check()
