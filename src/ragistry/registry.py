@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeAlias
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError, WithJsonSchema
 
 from .errors import InvalidInput, MissingExtra, RagistryError, UnknownName
 from .protocols import Retriever
@@ -155,6 +155,8 @@ def recipe(spec: Spec, fields: Mapping[str, Any] | None = None) -> Recipe:
         return wanted.model_validate(given)
     except ValidationError as error:
         raise InvalidInput(_explain(wanted, error)) from None
+    except RecursionError:  # a YAML anchor can hold itself
+        raise InvalidInput(f"the recipe {name!r} holds itself, or nests too deep; write its members out") from None
 
 
 def create(spec: Spec, /, **fields: Any) -> Retriever:
@@ -186,7 +188,14 @@ def _nested(value: Any) -> Any:
     return value if isinstance(value, Recipe) else recipe(value)
 
 
-Nested = Annotated[SerializeAsAny[Recipe], BeforeValidator(_nested)]
+_NESTED_SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string", "description": "a name, or the path of a YAML file"},
+        {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
+    ],
+    "description": "a retriever: its name, or its `name` with fields",
+}
+Nested = Annotated[SerializeAsAny[Recipe], BeforeValidator(_nested), WithJsonSchema(_NESTED_SCHEMA)]
 """A field that holds another recipe: given by name, mapping, or recipe."""
 
 

@@ -148,6 +148,12 @@ class TestYaml:
         with pytest.raises(InvalidInput):
             recipe(path)
 
+    def test_a_recipe_that_holds_itself_is_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "endless.yaml"
+        path.write_text("name: hybrid\nmembers: &all\n  again: {name: hybrid, members: *all}")
+        with pytest.raises(InvalidInput, match="holds itself"):
+            recipe(path)
+
     def test_unreadable_files_are_named(self, tmp_path: Path) -> None:
         (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
         for path in (tmp_path / "missing.yaml", tmp_path / "binary.yaml", tmp_path):
@@ -314,6 +320,13 @@ class TestSchema:
         found = json.loads(json.dumps(schema(name)))
         assert found["additionalProperties"] is False
         assert found["properties"]["name"]["const"] == name
+
+    def test_members_may_be_names_or_have_fields_of_their_own(self) -> None:
+        member = schema("hybrid")["properties"]["members"]["additionalProperties"]
+        text, mapping = member["anyOf"]
+        assert text["type"] == "string"
+        assert (mapping["type"], mapping["required"]) == ("object", ["name"])
+        assert mapping.get("additionalProperties", True) is True  # or a validator refuses {"name": "bm25", "k1": 0.9}
 
     def test_describes_fields(self) -> None:
         k1 = schema("bm25")["properties"]["k1"]
