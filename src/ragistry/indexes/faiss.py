@@ -103,7 +103,7 @@ class Block:
         found, step = [], max(1, _SCORES // len(mask))
         for first in range(0, len(queries), step):
             some = queries[first : first + step]
-            rough = (self.vectors @ some[0])[None] if len(some) == 1 else some @ self.vectors.T
+            rough = self._rough(some)
             if self.factory.metric == "l2":
                 rough *= 2
                 rough -= self.squares
@@ -114,6 +114,14 @@ class Block:
                 rows = np.flatnonzero(scores >= kth - 2 * self._error(query))
                 found.append(self.best(query, rows, k, ranks))
         return found
+
+    def _rough(self, queries: Floats) -> Floats:
+        """Inner products, float32 [len(queries), n]."""
+        if len(queries) > 1:
+            return np.asarray(queries @ self.vectors.T)
+        # Below some size, waking other cores takes longer than the product, and much longer where they are busy.
+        product = np.vecdot if self.vectors.size < _SCORES else np.matmul
+        return np.asarray(product(self.vectors, queries[0]))[None]
 
     def best(self, query: Floats, rows: Ints, k: int, ranks: npt.NDArray[np.int32]) -> Hits:
         """The best `k` of some rows by exact score, ties by rank."""
