@@ -69,7 +69,7 @@ class Analyzer:
         identifiers: Whether to look inside identifiers.
 
     Raises:
-        InvalidInput: If the stemmer is not one of Snowball's; the message lists them.
+        InvalidInput: If the stemmer is not one of Snowball's (the message lists them), or a setting is of another type.
 
     Example:
         >>> Analyzer().terms("The parsers call os.path.join")
@@ -88,7 +88,9 @@ class Analyzer:
         identifiers: bool = True,
     ) -> None:
         self.stemmer = stemmer
-        self.stop_words = stop_words if stop_words is None or isinstance(stop_words, str) else tuple(stop_words)
+        self.stop_words = _words(stop_words)
+        if not isinstance(identifiers, bool):
+            raise InvalidInput(f"identifiers={identifiers!r:.100} is {type(identifiers).__name__}; give True or False")
         self.identifiers = identifiers
         self._stop = _stop_words(self.stop_words)
         self._stem = _snowball(stemmer)
@@ -101,7 +103,13 @@ class Analyzer:
         return [token.term for token in self.tokens(text)]
 
     def tokens(self, text: str) -> list[Token]:
-        """The terms of a text with the characters each came from."""
+        """The terms of a text with the characters each came from.
+
+        Raises:
+            InvalidInput: If it is no text.
+        """
+        if not isinstance(text, str):
+            raise InvalidInput(f"{text!r:.100} is {type(text).__name__}; one text is needed")
         _, starts, ends, _ = self._spans([text])
         with self._lock:
             found = [Token(self._term(text[a:b]), a, b) for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
@@ -193,6 +201,18 @@ def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
         size += len(text) + 1
     if batch:
         yield batch
+
+
+def _words(given: str | Iterable[str] | None) -> str | tuple[str, ...] | None:
+    """Stop words in one order: that of a set differs between processes, and with it the encoder's fingerprint."""
+    if given is None or isinstance(given, str):
+        return given
+    words = list(given) if isinstance(given, Iterable) else [given]
+    if not all(isinstance(word, str) for word in words):
+        raise InvalidInput(
+            f'stop_words={given!r:.100} is no list of words; give "english", None, or the words themselves'
+        )
+    return tuple(sorted(set(words)))
 
 
 def _stop_words(given: str | tuple[str, ...] | None) -> frozenset[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from unicodedata import normalize
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragistry import Analyzer
+from ragistry.encoders.terms import Terms
 from ragistry.errors import InvalidInput
 from ragistry.text import ENGLISH_STOP_WORDS, term_key
 
@@ -161,6 +163,25 @@ def test_unknown_settings_are_refused() -> None:
         Analyzer("klingon")
     with pytest.raises(InvalidInput, match=r"german.*words themselves"):
         Analyzer(stop_words="german")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"stop_words": 3}, {"stop_words": ["the", 3]}, {"identifiers": "yes"}, {"stemmer": 3}]
+)
+def test_settings_of_another_type_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match=next(iter(wrong))):
+        Analyzer(**wrong)
+
+
+@pytest.mark.parametrize("text", [None, 3, b"cat", ["cat"]])
+def test_what_is_no_text_is_refused(text: Any) -> None:
+    with pytest.raises(InvalidInput, match="one text is needed"):
+        Analyzer().terms(text)
+
+
+def test_the_order_of_stop_words_is_invisible() -> None:
+    one, other = Terms(Analyzer(stop_words=["a", "b"])), Terms(Analyzer(stop_words=["b", "a", "b"]))
+    assert one.fingerprint() == other.fingerprint()
 
 
 def test_stop_words() -> None:
