@@ -3,6 +3,10 @@
 An `Encoder` turns queries or documents into vectors of one kind; an `Index` holds vectors of that kind and finds the
 nearest; a `Retriever` answers queries with rankings, by joining an encoder and an index, by wrapping other retrievers, or
 without vectors at all. A class is one of these by having the methods; nothing needs to be inherited.
+
+All of them refuse what they cannot use with one of `ragistry.errors`: items and queries that are no text, one text where a
+list is needed, an id twice in one call, vectors of another kind, width or not finite. Ids that are not there are passed
+over by `remove` and refused by `vectors`. The contracts in `ragistry.testing` check that.
 """
 
 from __future__ import annotations
