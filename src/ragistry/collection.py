@@ -179,9 +179,6 @@ class Collection:
         Raises:
             InvalidInput: If the query is not text or the filter is not one.
             Corrupt: If a stored document or array fails its checksum.
-
-        Example:
-            See `create`.
         """
         return self.search_many([query], k, where=where)[0]
 
@@ -302,12 +299,20 @@ class Collection:
 
         Returns:
             A `ragistry.evaluation.Evaluation`: means, a table per query, and the rankings.
+
+        Raises:
+            InvalidInput: If no judged document is in the collection, or something cannot be read.
         """
         from .evaluation.evaluate import evaluate
         from .evaluation.files import read_qrels, read_queries
 
         asked = queries if isinstance(queries, Mapping) else read_queries(queries)
         judged = qrels if isinstance(qrels, Mapping) else read_qrels(qrels)
+        ids = {i for documents in judged.values() for i in documents}
+        if ids and not self._store.read(lambda view: self._corpus.digests(ids, at=view.manifest.generation)):
+            raise InvalidInput(
+                f"none of the {len(ids)} judged documents is in the collection, such as {min(ids)!r}; judge its own ids"
+            )
         name = str(self._store.current().manifest.recipe["name"])
         return evaluate(self.retriever(), asked, judged, measures, name=name, progress=progress)
 

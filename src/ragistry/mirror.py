@@ -41,6 +41,7 @@ class Reading:
         size: Of all of them, in bytes.
         ids: Of the documents read so far.
         problems: One line for each file that was skipped or damaged.
+        skipped: The files, or more, that could not be read to their end.
 
     Raises:
         InvalidInput: If a path is empty; while reading, if a record cannot be used or its id was read before.
@@ -70,6 +71,7 @@ class Reading:
         self.size = sum(self._sizes.values())
         self.ids: set[str] = set()
         self.problems: list[str] = []
+        self.skipped: set[Path] = set()
 
     def documents(
         self, collection: Collection | None = None, advance: Advance = lambda count, size: None
@@ -125,6 +127,11 @@ class Reading:
         def report(line: str) -> None:
             if not (inside and line.startswith(inside)):
                 self.problems.append(line)
+                if line.endswith("skipped"):
+                    names = {
+                        file: file.relative_to(root).as_posix() for file in self.files if file.is_relative_to(root)
+                    }
+                    self.skipped |= {file for file, name in names.items() if line.startswith(name)}
 
         return report
 
@@ -132,13 +139,13 @@ class Reading:
 def stale(collection: Collection, reading: Reading) -> list[str]:
     """The ids of documents that came from files which a finished reading covers, but no longer come.
 
-    A file that is there and cannot be read keeps its documents.
+    A file that is there and cannot be read, or not to its end, keeps its documents.
     """
     found = []
     for document in collection.documents(reading.where()):
         if document.id not in reading.ids and "source" in document.metadata:
             file = Path(str(document.metadata["root"]), str(document.metadata["source"]))
-            if reading.covers(file) and _decided(file):
+            if reading.covers(file) and _decided(file) and file not in reading.skipped:
                 found.append(document.id)
     return found
 

@@ -44,7 +44,7 @@ class Encoder(Protocol):
     kind: Kind
 
     def encode(self, items: Sequence[Item], role: Role) -> Vectors:
-        """One vector per item, in order, whatever the batches."""
+        """One vector per item, in order, whatever the batches (up to rounding, which bf16 makes visible)."""
 
     def fingerprint(self) -> str:
         """Differs between encoders whose vectors must not meet in one index."""

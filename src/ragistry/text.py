@@ -30,6 +30,7 @@ ENGLISH_STOP_WORDS = frozenset(
 
 _SEPARATOR, _LETTER, _UPPER, _DIGIT, _MARK, _UNSPACED, _CONNECTOR, _DOUBLE = range(8)
 _CONNECTORS, _DOUBLE_CONNECTORS = "-./@+&#\\", ":_"
+_SHARP, _PLUS = ord("#"), ord("+")
 _INSIDE = frozenset(_CONNECTORS + _DOUBLE_CONNECTORS)
 _LONGEST_WHOLE, _LONGEST_TOKEN = 64, 255
 _BATCH_CHARACTERS = 1 << 21
@@ -59,7 +60,8 @@ class Analyzer:
 
     Words are runs of letters, digits and marks of any script. Scripts without spaces (Chinese, Japanese, Korean, Thai, Lao,
     Khmer, Burmese, Tibetan, ...) give every character and every pair of neighbours. Identifiers give the whole and the
-    parts: `os.path.join` gives itself and `os`, `path`, `join`; `getUserName` itself and `get`, `user`, `name`.
+    parts: `os.path.join` gives itself and `os`, `path`, `join`; `getUserName` itself and `get`, `user`, `name`; `C++`
+    itself and `c`.
     Safe to use from many threads.
 
     Args:
@@ -333,6 +335,11 @@ def _tokenize(codes: Any, classes: Any, identifiers: bool, starts: Any, ends: An
             if kind not in (_LETTER, _UPPER, _DIGIT):
                 break
             i += step
+        if identifiers and i - word < _LONGEST_WHOLE:  # C# and C++
+            step = 1 if codes[i] == _SHARP else 2 if codes[i] == _PLUS and codes[i + 1] == _PLUS else 0
+            if step > 0 and classes[codes[i + step]] in (_SEPARATOR, _CONNECTOR, _DOUBLE):
+                starts[found], ends[found], hashes[found] = word, i + step, _hash(codes, word, i + step)
+                found += 1
         if words > 1 and i - whole <= _LONGEST_WHOLE:
             starts[found], ends[found], hashes[found] = whole, i, _hash(codes, whole, i)
             found += 1

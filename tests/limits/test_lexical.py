@@ -107,8 +107,8 @@ def test_dirichlet_equals_the_sum_up_to_a_constant(mu: float, documents: Tokens,
         differences = []
         for number, score in found.items():
             counts, length = Counter(documents[number]), len(documents[number])
-            # A word that the collection does not hold has some probability, however small; it cancels out below.
-            chances = [(counts[word], (seen[word] or 1e-9) / total) for word in query]
+            # Words that the collection does not hold are left out: their probability is 0.
+            chances = [(counts[word], seen[word] / total) for word in query if seen[word]]
             differences.append(score - sum(math.log((f + mu * p) / (length + mu)) for f, p in chances))
         assert differences == pytest.approx([differences[0]] * len(differences), rel=1e-5, abs=1e-5) if found else True
 

@@ -302,6 +302,10 @@ class TestEvaluate:
         qrels.write_text("\n".join(["query-id\tcorpus-id\tscore", *lines]))
         assert docs.evaluate(queries, qrels, ["R@10", "RR@10"]).means == evaluation.means
 
+    def test_judgements_of_other_documents_are_refused(self, docs: Collection) -> None:
+        with pytest.raises(InvalidInput, match="none of the 2 judged documents"):
+            docs.evaluate({"1": "pond"}, {"1": {"nowhere": 1, "elsewhere": 1}})
+
 
 class TestSaveInfoCheck:
     def test_a_copy_stands_alone(self, docs: Collection, tmp_path: Path) -> None:

@@ -119,11 +119,20 @@ def test_jsonl_in_the_beir_layout(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_json_line_names_file_and_line(tmp_path: Path, line: str, message: str) -> None:
-    write(tmp_path, "sub/a.jsonl", f'{{"text": "fine"}}\n{line}\n')
-    documents = read(tmp_path)
+    file = write(tmp_path, "sub/a.jsonl", f'{{"text": "fine"}}\n{line}\n')
+    documents = read(file)
     assert next(documents).text == "fine"
-    with pytest.raises(InvalidInput, match=rf"^sub/a\.jsonl, line 2: .*{message}"):
+    with pytest.raises(InvalidInput, match=rf"^a\.jsonl, line 2: .*{message}"):
         next(documents)
+
+
+def test_inside_a_folder_a_bad_record_ends_its_file_only(tmp_path: Path) -> None:
+    write(tmp_path, "a.jsonl", '{"text": "fine"}\n{bad\n{"text": "lost"}\n')
+    write(tmp_path, "b.txt", "another file")
+    lines: list[str] = []
+    assert [d.text for d in read(tmp_path, report=lines.append)] == ["fine", "another file"]
+    (line,) = lines
+    assert line.startswith("a.jsonl, line 2: ") and line.endswith("; the rest of the file is skipped")
 
 
 def test_json_lists_are_records_and_other_json_is_text(tmp_path: Path) -> None:

@@ -137,7 +137,9 @@ class Inverted(Segmented[Postings]):
         for first, last in itertools.pairwise(rows.indptr.tolist()):
             terms, mine = [state.term(key) for key in keys[first:last]], amounts[first:last]
             base = sum(amount * added for amount, (_, added) in zip(mine.tolist(), terms, strict=True))
-            mass = float(mine.sum(dtype=np.float64)) if prior else 0.0
+            # Words that no document has tell nothing of any: their probability in the collection is 0.
+            held = (amount for amount, (places, _) in zip(mine.tolist(), terms, strict=True) if max(places) >= 0)
+            mass = sum(held) if prior else 0.0
             ids: list[str] = []
             scores: list[Floats] = []
             for number, (segment, mask, weights) in enumerate(zip(segments, masks, state.weights, strict=True)):

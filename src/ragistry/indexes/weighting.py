@@ -124,7 +124,8 @@ class Dirichlet:
         (1.0, 0.0)
 
     Source: Zhai and Lafferty, "A study of smoothing methods for language models applied to information retrieval" (TOIS
-    22(2), 2004), equation 6. The dropped log p is the same for every document.
+    22(2), 2004), equation 6. The dropped log p is the same for every document. Query words
+    that no document has are left out.
     """
 
     form: ClassVar[int] = LOGARITHMIC
@@ -163,7 +164,7 @@ class JelinekMercer:
     """
 
     form: ClassVar[int] = LOGARITHMIC
-    weight: float = 0.3
+    weight: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 < self.weight < 1:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from ..errors import InvalidInput
 from ..types import Document
 from . import records
 from .chunking import Chunker, Ids, Passage
@@ -89,7 +90,9 @@ def read(
 
     Raises:
         InvalidInput: If an argument cannot be used; while reading, if a record cannot: the message names file and line.
-        StorageError: If `path` does not exist or cannot be read. Inside a folder, such a file is reported and skipped.
+        StorageError: If `path` does not exist or cannot be read.
+
+        Inside a folder, a file that cannot be read, or from its first bad record on, is reported and skipped.
 
     Example:
         >>> import tempfile
@@ -112,6 +115,10 @@ def _documents(root: Path, chunker: Chunker, report: Report) -> Iterator[Documen
             if file == root:
                 raise unreadable(file, error) from error
             report(f"{source}: cannot be read ({error.strerror or error}); skipped")
+        except InvalidInput as error:
+            if file == root:
+                raise
+            report(f"{error}; the rest of the file is skipped")
 
 
 def _read(file: Path, source: str, chunker: Chunker, report: Report) -> Iterator[Document]:
