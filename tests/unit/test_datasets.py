@@ -230,3 +230,41 @@ def test_python_docs_can_be_searched(python_docs: Dataset) -> None:
     answers = {text: next(iter(test.qrels[query])) for query, text in test.queries.items()}
     found = evaluate(lambda texts, k: [Ranking.of([answers[text]], [1.0]) for text in texts], test.queries, test.qrels)
     assert set(found.means.values()) == {1.0}
+
+
+def test_a_scheme_names_the_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lay(tmp_path / "small")
+    monkeypatch.setenv("RAGISTRY_DATA", str(tmp_path))
+    for name in (f"beir:{tmp_path / 'small'}", "beir:small"):
+        assert load(name).split() == load("small").split()
+        assert load(name).documents == load("small").documents
+    with pytest.raises(
+        UnknownName, match="begins with an unknown scheme, 'trek'; there are beir:, csv:, ir_datasets:, trec:"
+    ):
+        load("trek:small")
+    with pytest.raises(InvalidInput, match="'trec:' names nothing; trec:DIR is needed"):
+        load("trec:")
+    with pytest.raises(InvalidInput, match="'ir_datasets:' names nothing; ir_datasets:NAME is needed"):
+        load("ir_datasets:")
+    with pytest.raises(InvalidInput, match="given as int; its name or its directory is needed"):
+        load(5)  # type: ignore[arg-type]
+    for name in ("csv:none", "trec:none", "beir:none"):
+        with pytest.raises(UnknownName, match="no data set or directory 'none'; there are python-docs, small"):
+            load(name)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a colon is not allowed in a file's name")
+def test_a_path_with_a_colon_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lay(Path("trec:x"))
+    assert load("trec:x").splits == load(str(tmp_path / "trec:x")).splits == ("test", "train")
+    monkeypatch.setenv("RAGISTRY_DATA", str(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load("trec:x").splits == ("test", "train")
+    for name in (r"C:\data", "C:/data", "c:", "./data:x"):
+        with pytest.raises(UnknownName, match="no data set or directory"):
+            load(name)
+    (tmp_path / "elsewhere" / "csv:file").write_text("")
+    with pytest.raises(UnknownName, match="no data set or directory"):
+        load("csv:file")

@@ -1,17 +1,27 @@
-"""Data sets to measure retrievers with: directories in BEIR's layout, and one made from the running Python.
+"""Data sets to measure retrievers with: directories in several layouts, ir_datasets, and one made from Python itself.
 
-A directory holds `corpus.jsonl` (`_id`, `title`, `text`), `queries.jsonl` (`_id`, `text`) and judgements for each
-split in `qrels/<split>.tsv`, or for a single split "test" in `qrels.tsv` or `qrels.jsonl` (Thakur et al., BEIR, 2021).
-Directories are found by name in the one that the environment variable `RAGISTRY_DATA` gives, by default
-`../shared/data`.
+| name | what it is |
+|---|---|
+| `DIR`, `beir:DIR` | a directory in BEIR's layout |
+| `trec:DIR` | a classic TREC collection: SGML documents, topics, judgements |
+| `csv:DIR` | tables of documents, queries and judgements |
+| `ir_datasets:NAME` | a data set of the package ir_datasets, which downloads it |
+| `python-docs` | the documentation of the running Python |
+
+A directory in BEIR's layout holds `corpus.jsonl` (`_id`, `title`, `text`), `queries.jsonl` (`_id`, `text`) and
+judgements for each split in `qrels/<split>.tsv`, or for a single split "test" in `qrels.tsv` or `qrels.jsonl` (Thakur
+et al., BEIR, 2021). Directories are found by name in the one that the environment variable `RAGISTRY_DATA` gives, by
+default `../shared/data`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 
@@ -21,6 +31,9 @@ from .files import read_qrels, read_queries
 from .records import Record, json_objects, text_lines
 
 PYTHON_DOCS = "python-docs"
+SCHEMES = ("beir", "csv", "ir_datasets", "trec")
+# One letter before a colon is a drive of Windows.
+_SCHEME = re.compile(r"([A-Za-z][\w+-]+):(.*)", re.DOTALL)
 _CORPUS, _QUERIES = "corpus.jsonl", "queries.jsonl"
 
 
@@ -31,10 +44,12 @@ class Split:
     Args:
         queries: Texts by query id: those that are judged.
         qrels: Relevance by query id and document id.
+        notes: What was left out or changed on reading, with counts, as sentences.
     """
 
     queries: dict[str, str]
     qrels: dict[str, dict[str, int]]
+    notes: tuple[str, ...] = ()
 
     def pairs(self) -> list[Pair]:
         """Each query with each of its relevant documents: what `Collection.fit` learns from.
@@ -103,16 +118,26 @@ def available() -> list[str]:
 def load(name: str | PathLike[str]) -> Dataset:
     """A data set by its name or directory.
 
+    A path that exists is a path, also where it holds a colon. What a layout needs is told when a file lacks.
+
     Args:
-        name: "python-docs", a directory in BEIR's layout, or the name of one where `RAGISTRY_DATA` points.
+        name: "python-docs", a directory in BEIR's layout (also as "beir:DIR"), or one of these. Instead of a directory,
+            the name of one where `RAGISTRY_DATA` points will do.
+
+            - "trec:DIR": `docs*`, `corpus*` or `documents*` (files or folders) with <DOC> elements, `topics*` or
+              `queries*`, and `qrels*`. Files of documents and topics may be compressed with gzip.
+            - "csv:DIR": `documents.csv` or `corpus.csv` with columns id, text and title, the others being metadata,
+              `queries.csv`, and `qrels.csv` or `qrels/<split>.csv`; each may be `.tsv`.
+            - "ir_datasets:NAME": a data set that the package ir_datasets knows; its one split is "test".
 
     Returns:
-        The data set; documents and splits are read when first asked for.
+        The data set; documents and splits are read when first asked for. `Split.notes` tells what was left out.
 
     Raises:
-        UnknownName: If there is no such data set; the message lists those there are.
-        InvalidInput: If the directory is not in BEIR's layout; on reading, if a line of its files does not fit.
-        StorageError: On reading, if a file cannot be read.
+        UnknownName: If there is no such data set or scheme; the message lists those there are.
+        InvalidInput: If a directory lacks a file of its layout; on reading, if a line of its files does not fit.
+        StorageError: On reading, if a file cannot be read, or ir_datasets cannot give what is asked of it.
+        MissingExtra: If ir_datasets is needed and not installed.
 
     Example:
         >>> directory = getfixture("tmp_path")
@@ -124,19 +149,119 @@ def load(name: str | PathLike[str]) -> Dataset:
         >>> dataset.documents[0].text, dataset.split("test").queries
         ('fourteen lines', {'q1': 'how long is a sonnet?'})
     """
+    if not isinstance(name, str | PathLike):
+        raise InvalidInput(f"a data set was given as {type(name).__name__}; its name or its directory is needed")
     if name == PYTHON_DOCS:
         from .python_docs import documents, split
 
         return Dataset(PYTHON_DOCS, documents, {part: partial(split, part) for part in ("train", "dev", "test")})
+    path, given = _directory(name), _SCHEME.fullmatch(name) if isinstance(name, str) else None
+    if path.is_dir() or not given or path.exists():
+        return _beir(_existing(path, name))
+    scheme, rest = given.groups()
+    if scheme not in SCHEMES:
+        raise UnknownName(
+            f"{str(name)!r} begins with an unknown scheme, {scheme!r}; there are {', '.join(f'{s}:' for s in SCHEMES)}; a "
+            "directory is given by its path alone, or after one of these"
+        )
+    if not rest:
+        raise InvalidInput(f"{name!r} names nothing; {scheme}:{'NAME' if scheme == 'ir_datasets' else 'DIR'} is needed")
+    if scheme == "ir_datasets":
+        from .formats import from_ir_datasets
+
+        return from_ir_datasets(rest)
+    path = _existing(_directory(rest), rest)
+    if scheme == "trec":
+        from .trec import from_trec
+
+        return from_trec(path)
+    if scheme == "csv":
+        from .formats import from_csv
+
+        return from_csv(path)
+    return _beir(path)
+
+
+def usable(queries: Mapping[str, str], qrels: Mapping[str, dict[str, int]], source: str) -> Split:
+    """The judged queries that have text; notes count what is left out.
+
+    Args:
+        queries: Texts by query id; they may be blank.
+        qrels: Relevance by query id and document id.
+        source: Names the judgements, for the message.
+
+    Returns:
+        A split whose queries and judgements belong together.
+
+    Raises:
+        InvalidInput: If no judged query has text.
+
+    Example:
+        >>> usable({"q1": "why?", "q2": ""}, {"q1": {"d1": 1}, "q2": {"d1": 1}}, "qrels.txt").notes
+        ("1 judged query has no text and was left out: 'q2'",)
+    """
+    found = {query: text for query in qrels if (text := queries.get(query, "")).strip()}
+    if not found:
+        raise InvalidInput(
+            f"{source}: none of {len(qrels)} judged queries has text; they are judged as {_some(qrels)}, the "
+            f"queries are {_some(queries)}; use files that belong together"
+        )
+    notes = []
+    if without := [query for query in qrels if query not in found]:
+        verbs = ("query has", "was") if len(without) == 1 else ("queries have", "were")
+        notes.append(f"{len(without)} judged {verbs[0]} no text and {verbs[1]} left out: {_some(without)}")
+    if unjudged := [query for query in queries if query not in qrels]:
+        verbs = ("query has", "was") if len(unjudged) == 1 else ("queries have", "were")
+        notes.append(f"{len(unjudged)} {verbs[0]} no judgements and {verbs[1]} left out: {_some(unjudged)}")
+    return Split(found, {query: dict(qrels[query]) for query in found}, tuple(notes))
+
+
+def judged(queries: Mapping[str, str], qrels: dict[str, dict[str, int]], path: Path, file: str) -> Split:
+    """The judged queries, all of which must be there.
+
+    Args:
+        queries: Texts by query id.
+        qrels: Relevance by query id and document id.
+        path: The file of judgements, for the message.
+        file: Name of the file of queries, for the message.
+
+    Returns:
+        A split of the judged queries.
+
+    Raises:
+        InvalidInput: If a judged query is not among the queries.
+
+    Example:
+        >>> judged({"q1": "why?", "q2": "who?"}, {"q2": {"d1": 1}}, Path("qrels/test.tsv"), "queries.jsonl").queries
+        {'q2': 'who?'}
+    """
+    without = [query for query in qrels if query not in queries]
+    if without:
+        raise InvalidInput(
+            f"{str(path)!r} judges {len(without)} queries that {file} does not have, such as {without[0]!r}; "
+            "use files that belong together"
+        )
+    return Split({query: queries[query] for query in qrels}, qrels)
+
+
+def _some(ids: Iterable[str]) -> str:
+    """The first ids, for messages."""
+    first = [*islice(ids, 4)]
+    return ", ".join(map(repr, first[:3])) + (", …" if len(first) > 3 else "") or "none"
+
+
+def _directory(name: str | PathLike[str]) -> Path:
     path = Path(name)
-    if not path.is_dir() and isinstance(name, str) and path.name == name:
-        path = _data() / name
+    return _data() / path if not path.is_dir() and isinstance(name, str) and path.name == name else path
+
+
+def _existing(path: Path, name: str | PathLike[str]) -> Path:
     if not path.is_dir():
         raise UnknownName(
             f"there is no data set or directory {str(name)!r}; there are {', '.join(available())}; set RAGISTRY_DATA to "
             "the directory that holds others"
         )
-    return _beir(path)
+    return path
 
 
 def _data() -> Path:
@@ -159,14 +284,7 @@ def _beir(directory: Path) -> Dataset:
 
 
 def _split(texts: Callable[[], dict[str, str]], path: Path) -> Split:
-    qrels, queries = read_qrels(path), texts()
-    without = [query for query in qrels if query not in queries]
-    if without:
-        raise InvalidInput(
-            f"{str(path)!r} judges {len(without)} queries that {_QUERIES} does not have, such as {without[0]!r}; "
-            "use files that belong together"
-        )
-    return Split({query: queries[query] for query in qrels}, qrels)
+    return judged(texts(), read_qrels(path), path, _QUERIES)
 
 
 def _corpus(path: Path) -> list[Document]:
