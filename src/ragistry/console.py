@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import sys
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,21 +15,25 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 import typer
 from rich.console import Console, RenderableType
 from rich.filesize import decimal
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
+from . import passages
 from .errors import Corrupt, Locked, RagistryError, StorageError
+from .passages import analyzer_of as analyzer_of  # also named here, beside `passage`, for those who show results
+from .passages import printable as printable
 
 if TYPE_CHECKING:
     from .evaluation import Evaluation
     from .evaluation.selection import Fit
-    from .text import Analyzer, Token
+    from .text import Analyzer
     from .types import Hit
 
-PASSAGE = 300
+PASSAGE = passages.LENGTH
 """Characters of a document that are shown."""
 
 NOTHING, USAGE, STORAGE, DAMAGED, BUSY, INTERRUPTED = 1, 2, 3, 4, 5, 130
@@ -38,14 +41,9 @@ NOTHING, USAGE, STORAGE, DAMAGED, BUSY, INTERRUPTED = 1, 2, 3, 4, 5, 130
 
 # Click's UsageError, wherever this version of typer keeps it.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
-_SEARCHED = 200_000  # characters of a document in which the passage is looked for
 _WIDEST = 100
 _SPEED_OVER = 120.0  # seconds; indexing reads thousands of documents, then pauses to commit them
-_ANALYSIS = ("stemmer", "stop_words", "identifiers")
-# C1 controls and those that reorder text: a terminal would obey them, so neither text nor JSON may hold them raw.
-_COMMANDS = "\x7f-\x9f\u202a-\u202e\u2066-\u2069"
-_UNSAFE = re.compile(f"[\0-\x1f{_COMMANDS}]")
-_UNSAFE_IN_JSON = re.compile(f"[{_COMMANDS}]")
+_UNSAFE_IN_JSON = re.compile(f"[{passages.COMMANDS}]")  # JSON escapes the others itself
 
 
 class Commands(TyperGroup):
@@ -97,6 +95,9 @@ class _Console(Console):
         raise  # rich would exit with 1, which here means "nothing found"
 
 
+_WIDE = _Console(width=10_000)
+
+
 def show(shown: RenderableType, *, wrap: bool = True) -> None:
     """Print on standard output, in lines that can be read."""
     console = _Console(highlight=False, markup=False, emoji=False)
@@ -134,24 +135,6 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what if number == 1 else plural}"
 
 
-def printable(text: str) -> str:
-    """Text on one line, without characters that a terminal would take for commands.
-
-    Example:
-        >>> printable("two\\n lines \\x1b[31m")
-        'two lines �[31m'
-    """
-    return _UNSAFE.sub("\ufffd", re.sub(r"\s+", " ", text)).strip()
-
-
-def analyzer_of(recipe: Mapping[str, Any]) -> Analyzer:
-    """The analyzer that a recipe, or the first of its members that has one, describes; else the default one."""
-    from .text import Analyzer
-
-    described = _analysis(recipe)
-    return Analyzer() if described is None else Analyzer(*(described[field] for field in _ANALYSIS))
-
-
 def passage(text: str, terms: Iterable[str], analyzer: Analyzer) -> Text:
     """The part of a text that holds most of the terms, about 300 characters, with the words that match marked.
 
@@ -161,16 +144,13 @@ def passage(text: str, terms: Iterable[str], analyzer: Analyzer) -> Text:
         >>> shown.plain, [shown.plain[span.start:span.end] for span in shown.spans]
         ('Sonnets have [14] lines.', ['Sonnets', 'lines'])
     """
-    flat, wanted = printable(text[:_SEARCHED]), frozenset(terms)
-    found = [token for token in analyzer.tokens(flat) if token.term in wanted]
-    start, end = _window(flat, found)
-    shown = Text("… " if start else "")
-    shift = len(shown) - start
-    shown.append(flat[start:end])
-    for token in found:
-        if start <= token.start and token.end <= end:
-            shown.stylize("bold magenta", token.start + shift, token.end + shift)
-    return shown.append(" …") if end < len(flat) or len(text) > _SEARCHED else shown
+    found = passages.find(text, terms, analyzer)
+    shown = Text("… " if found.before else "")
+    shift = len(shown)
+    shown.append(found.text)
+    for start, end in found.marks:
+        shown.stylize("bold magenta", start + shift, end + shift)
+    return shown.append(" …") if found.after else shown
 
 
 def show_hits(query: str, hits: Sequence[Hit], analyzer: Analyzer) -> None:
@@ -265,6 +245,31 @@ def show_table(header: Sequence[str], rows: Iterable[Sequence[Text | str]]) -> N
     show(table)
 
 
+def show_columns(rows: Sequence[Text], columns: Sequence[tuple[str, Sequence[Text]]]) -> None:
+    """A table of named rows and columns, as wide as it needs to be; on a narrower terminal, in parts below each other."""
+    console = _Console(highlight=False, markup=False, emoji=False)
+    widest = console.width if console.is_terminal else sys.maxsize
+    left = list(columns)
+    while left:
+        count = len(left)
+        while (width := Measurement.get(_WIDE, _WIDE.options, table := _columned(rows, left[:count])).maximum) > widest:
+            if count == 1:
+                break
+            count -= 1
+        _Console(width=width, highlight=False, markup=False, emoji=False).print(table)
+        left = left[count:]
+
+
+def _columned(rows: Sequence[Text], columns: Sequence[tuple[str, Sequence[Text]]]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("", no_wrap=True)
+    for name, _ in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    for number, row in enumerate(rows):
+        table.add_row(row, *(cells[number] for _, cells in columns))
+    return table
+
+
 class Bar:
     """A progress bar with rate and time left, on standard error and only if that is a terminal.
 
@@ -333,37 +338,6 @@ def _show_pairs(pairs: Mapping[str, object]) -> None:
 
 def _errors() -> Console:
     return _Console(stderr=True, highlight=False, markup=False, emoji=False)
-
-
-def _analysis(recipe: Any) -> Mapping[str, Any] | None:
-    if not isinstance(recipe, Mapping):
-        return None
-    if all(field in recipe for field in _ANALYSIS):
-        return recipe
-    return next((found for member in recipe.values() if (found := _analysis(member))), None)
-
-
-def _window(text: str, found: Sequence[Token]) -> tuple[int, int]:
-    """Where the passage starts and ends: as many different terms as possible, then as many matches, the earliest."""
-    held: Counter[str] = Counter()
-    best, start, end, first = (0, 0), 0, 0, 0
-    found = sorted(found, key=lambda token: token.start)
-    for last, token in enumerate(found):
-        held[token.term] += 1
-        while token.end - found[first].start > PASSAGE:
-            held[found[first].term] -= 1
-            first += 1
-        value = (sum(count > 0 for count in held.values()), last - first)
-        if value > best:
-            best, start, end = value, found[first].start, token.end
-    # A third of the room that is left goes before the matches, and both ends fall between words where there are any.
-    left = max(0, min(start - (PASSAGE - (end - start)) // 3, len(text) - PASSAGE))
-    right = min(len(text), left + PASSAGE)
-    if left and (space := text.find(" ", left, start)) >= 0:
-        left = space + 1
-    if right < len(text) and (space := text.rfind(" ", end, right)) > left:
-        right = space
-    return left, right
 
 
 def _from_here(root: Any, source: str) -> str:
