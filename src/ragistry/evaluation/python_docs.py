@@ -15,14 +15,12 @@ from hashlib import blake2b
 
 from ..types import Document
 from .datasets import Split
+from .sentences import first_sentence, has_words
 from .standard_library import Definition, definitions
 
 LENGTH = 4000
 """Characters of a document's text that are kept."""
 
-# A stop that ends a sentence, before a capital or at the end; else a blank line ends it.
-_END = re.compile(r"(?<!e\.g)(?<!i\.e)(?<!etc)(?<!vs)[.!?](?=\s+[A-Z\"'`(\[*<]|\s*\Z|\s*\n\s*\n)|(?=\n\s*\n)|\Z")
-_WORD = re.compile(r"\S*[^\W\d_]\S*")
 _UNUSABLE = re.compile(
     r"->|>>>|\.\. |^(?:see|alias|deprecated|internal|obsolete|todo|undocumented|xxx|not implemented)\b", re.I
 )
@@ -85,9 +83,7 @@ def _parts(doc: str, name: str) -> tuple[str, str, str]:
     """A documentation's signatures, with which some begin, its first sentence on one line, and the rest."""
     lines = doc.split("\n")
     start = next((at for at, line in enumerate(lines) if line.strip() and not _signature(line, name)), len(lines))
-    signatures, prose = "\n".join(lines[:start]).strip(), "\n".join(lines[start:]).lstrip()
-    end = found.end() if (found := _END.search(prose)) else len(prose)
-    return signatures, " ".join(prose[:end].split()), prose[end:].strip()
+    return "\n".join(lines[:start]).strip(), *first_sentence("\n".join(lines[start:]))
 
 
 def _signature(line: str, name: str) -> bool:
@@ -96,7 +92,7 @@ def _signature(line: str, name: str) -> bool:
 
 def _usable(sentence: str) -> bool:
     """Whether a sentence says enough to search by."""
-    return len(_WORD.findall(sentence)) >= 3 and len(sentence) <= 400 and not _UNUSABLE.search(sentence)
+    return has_words(sentence) and len(sentence) <= 400 and not _UNUSABLE.search(sentence)
 
 
 def _plain(text: str) -> str:

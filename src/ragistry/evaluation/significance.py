@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from .evaluate import Evaluation
 from .measures import parse_measure
 
 Differences = npt.NDArray[np.float64]
+Interval: TypeAlias = tuple[float, float]
 
 _CELLS = 4_000_000
 """Signs drawn at once: bounds the memory to some tens of megabytes."""
@@ -105,6 +106,38 @@ def compare(
         Comparison(measure, first, second, float(differences.mean()), p, adjusted, len(differences))
         for (first, second, differences, p), adjusted in zip(found, corrected, strict=True)
     ]
+
+
+def interval(values: Sequence[float], *, level: float = 0.95, samples: int = 10_000, seed: int = 0) -> Interval | None:
+    """Between which bounds the mean over all queries of this kind lies, by the bootstrap over those that were asked.
+
+    The percentile method (Efron 1979) as scipy has it: queries are drawn again with replacement.
+
+    Args:
+        values: One for each query.
+        level: How often an interval made this way holds the true mean.
+        samples: How many times to draw.
+        seed: Of the draws.
+
+    Returns:
+        Lower and upper bound, or None for fewer than two queries, which say nothing of others.
+
+    Example:
+        >>> interval([1.0, 1.0]), interval([0.5])
+        ((1.0, 1.0), None)
+    """
+    from scipy import stats
+
+    if len(values) < 2:
+        return None
+    if np.ptp(values) == 0:
+        return float(values[0]), float(values[0])
+    size = max(1, _CELLS // len(values))
+    generator = np.random.default_rng(seed)
+    found = stats.bootstrap(
+        (values,), np.mean, confidence_level=level, n_resamples=samples, batch=size, method="percentile", rng=generator
+    ).confidence_interval
+    return float(found.low), float(found.high)
 
 
 def holm(ps: Sequence[float]) -> list[float]:
