@@ -8,23 +8,36 @@ Example:
 """
 
 from .datasets import Dataset, Split, available, load
-from .evaluate import Evaluation, evaluate
+from .evaluate import Evaluation, evaluate, measure_run
 from .files import pairs_of, read_pairs, read_qrels, read_queries, read_run, write_run
-from .significance import Comparison, compare
+from .leaderboard import Cost, Leaderboard, leaderboard
+from .runs import compare_runs, load_run, read_settings, save_run
+from .significance import Comparison, compare, interval
+from .task import Task
 
 __all__ = [
     "Comparison",
+    "Cost",
     "Dataset",
     "Evaluation",
+    "Leaderboard",
     "Split",
+    "Task",
     "available",
     "compare",
+    "compare_runs",
     "evaluate",
+    "interval",
+    "leaderboard",
     "load",
+    "load_run",
+    "measure_run",
     "pairs_of",
     "read_pairs",
     "read_qrels",
     "read_queries",
     "read_run",
+    "read_settings",
+    "save_run",
     "write_run",
 ]

@@ -9,10 +9,12 @@ from numbers import Integral
 from time import perf_counter
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from ..errors import InvalidInput
 from ..protocols import Retriever
 from ..types import Ranking
-from .measures import HIGHEST_RELEVANCE, depth_of, parse_measure, values
+from .measures import HIGHEST_RELEVANCE, Measure, depth_of, parse_measure, values
 
 Search: TypeAlias = Callable[[Sequence[str], int], Sequence[Ranking]]
 Qrels: TypeAlias = Mapping[str, Mapping[str, int]]
@@ -109,9 +111,7 @@ def evaluate(
         >>> found.means
         {'RR@10': 0.25, 'R@2': 0.5}
     """
-    if isinstance(measures, str) or not measures:
-        raise InvalidInput(f"measures were given as {measures!r}; a list of one or more names is needed")
-    parsed = [parse_measure(measure) for measure in measures]
+    parsed = _parsed(measures)
     depth = max((measure.cutoff or 1 for measure in parsed), default=1)
     if k is not None and k < depth:
         raise InvalidInput(
@@ -126,6 +126,65 @@ def evaluate(
             f"{type(search).__name__} was given; a retriever, or a function of query texts and k, is needed"
         )
     run, seconds = _run(ask, {query: queries[query] for query in judged}, k or depth_of(parsed), batch, progress)
+    return _measured(parsed, measures, judged, run, seconds, name, len(queries) - len(judged))
+
+
+def measure_run(
+    run: Mapping[str, Ranking],
+    qrels: Qrels,
+    measures: Sequence[str] = DEFAULT_MEASURES,
+    *,
+    seconds: float = 0.0,
+    name: str = "",
+) -> Evaluation:
+    """Measure rankings that were made before, such as those of a run file.
+
+    Every query that `qrels` judges counts: one that the run does not have found nothing, and has 0.
+
+    Args:
+        run: Rankings by query id. Queries that are not judged are left out and counted as `unjudged`.
+        qrels: Relevance by query id and document id.
+        measures: As in `evaluate`.
+        seconds: What the searching took, if it is known.
+        name: Of the run.
+
+    Raises:
+        UnknownName: If a measure is not known.
+        InvalidInput: If the run has queries and none of them is judged, or a relevance cannot be used.
+
+    Example:
+        >>> found = measure_run({"q1": Ranking.of(["d1"], [1.0])}, {"q1": {"d1": 1}, "q2": {"d2": 1}}, ["R@10"])
+        >>> found.means
+        {'R@10': 0.5}
+    """
+    parsed = _parsed(measures)
+    asked = {query: query for query, found in qrels.items() if found}
+    if run and not any(query in asked for query in run):
+        raise InvalidInput(
+            f"none of the {len(run)} queries of the run {name!r} is judged, such as {next(iter(run), '')!r}; the "
+            f"judgements are of {len(asked)} queries, such as {next(iter(asked), '')!r}: use files that belong together"
+        )
+    judged = _judged(asked, qrels)
+    empty = Ranking((), np.empty(0, np.float32))
+    found = {query: run.get(query, empty) for query in judged}
+    return _measured(parsed, measures, judged, found, seconds, name, sum(query not in judged for query in run))
+
+
+def _parsed(measures: Sequence[str]) -> list[Measure]:
+    if isinstance(measures, str) or not measures:
+        raise InvalidInput(f"measures were given as {measures!r}; a list of one or more names is needed")
+    return [parse_measure(measure) for measure in measures]
+
+
+def _measured(
+    parsed: Sequence[Measure],
+    measures: Sequence[str],
+    judged: Mapping[str, Mapping[str, int]],
+    run: dict[str, Ranking],
+    seconds: float,
+    name: str,
+    unjudged: int,
+) -> Evaluation:
     per_query = dict(zip(measures, values(parsed, judged, run), strict=True))
     return Evaluation(
         name=name,
@@ -134,7 +193,7 @@ def evaluate(
         per_query=per_query,
         run=run,
         seconds=seconds,
-        unjudged=len(queries) - len(judged),
+        unjudged=unjudged,
     )
 
 

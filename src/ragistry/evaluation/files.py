@@ -17,6 +17,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
+
 from ..errors import InvalidInput
 from ..storage import write_file
 from ..types import Pair, Ranking
@@ -186,7 +188,7 @@ def pairs_of(value: Pairs) -> list[Pair]:
     return [_pair(pair, position) for position, pair in enumerate(found)]
 
 
-def write_run(path: FilePath, run: Mapping[str, Ranking], *, tag: str = "ragistry") -> None:
+def write_run(path: FilePath, run: Mapping[str, Ranking], *, tag: str = "ragistry", apart: bool = False) -> None:
     """Write rankings as a TREC run: query, `Q0`, document, rank from 1, score, tag.
 
     Columns are separated by tabs, which trec_eval reads like spaces, so that ids may hold spaces. The format has no
@@ -196,6 +198,8 @@ def write_run(path: FilePath, run: Mapping[str, Ranking], *, tag: str = "ragistr
         path: The file to write; one that is there is replaced.
         run: A ranking for each query id.
         tag: Names the run, in the last column.
+        apart: Whether scores that are equal are written the least float32 step apart. Tools order equal scores each
+            its own way, trec_eval by falling id; so written, all of them keep this order and give the same values.
 
     Raises:
         StorageError: If the file cannot be written.
@@ -209,7 +213,11 @@ def write_run(path: FilePath, run: Mapping[str, Ranking], *, tag: str = "ragistr
     """
     lines = []
     for query, ranking in run.items():
+        below = np.float32(np.inf)
         for rank, (document, score) in enumerate(ranking, 1):
+            if apart:
+                below = min(np.float32(score), np.nextafter(below, np.float32(-np.inf)))
+                score = float(below)
             cells = (query, "Q0", document, str(rank), f"{score:.9g}", tag)
             if not all(cell.strip() for cell in cells) or any(set("\t\r\n") & set(cell) for cell in cells):
                 raise InvalidInput(
