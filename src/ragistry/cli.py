@@ -21,6 +21,7 @@ import typer
 from rich.text import Text
 
 from . import __version__
+from .comparing import compare
 from .console import (
     Bar,
     Commands,
@@ -270,6 +271,9 @@ def evaluate(
         show_json({key: value for key, value in found.to_json().items() if key != "per_query"})
     else:
         show_evaluation(found)
+
+
+app.command()(compare)
 
 
 @app.command()
