@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
 
 from rich.console import Console
 from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
-from ragistry import Collection, Document, create
-from ragistry.evaluation import Evaluation, compare, load
-from ragistry.registry import Spec
+from ragistry import Collection
+from ragistry.comparing import show_leaderboard
+from ragistry.console import Bar, note
+from ragistry.evaluation import load
+from ragistry.evaluation.report import report
+from ragistry.evaluation.tasks import labelled
+from ragistry.experiment import Experiment
 
 HERE = Path(".demo")
-DENSE = {"name": "dense", "cache": str(HERE / "embeddings.sqlite")}
-RETRIEVERS: dict[str, Spec] = {
-    "bm25": "bm25",
-    "dense": DENSE,
-    "hybrid": {"name": "hybrid", "members": {"bm25": "bm25", "dense": DENSE}},
-}
+RETRIEVERS = {"bm25": "bm25", "dense": "dense", "hybrid": "hybrid"}
 QUESTIONS = (
     "run a shell command and get its output as text",
     "how many days are in this month?",
@@ -33,7 +29,7 @@ QUESTIONS = (
     "how similar are two strings?",
     "find the common beginning of several file paths",
 )
-console = Console()
+console = Console(highlight=False)
 
 
 def main() -> None:
@@ -47,52 +43,25 @@ def main() -> None:
         f"[bold]python-docs[/bold]: {len(dataset.documents):,} functions, classes and methods of Python {version}; the "
         f"{len(test.queries):,} test queries are first sentences of docstrings, taken out of the documents.\n"
     )
-    results: list[Evaluation] = []
-    table = Table("retriever", "nDCG@10", "R@100", "queries/s", "index size", "indexed in")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for name, spec in RETRIEVERS.items():
-        docs, seconds = build(name, spec, dataset.documents)
-        with docs:
-            docs.search("the first question loads the model")
-            found = docs.evaluate(test.queries, test.qrels, ["nDCG@10", "R@100"])
-            results.append(found)
-            table.add_row(
-                name,
-                f"{found.means['nDCG@10']:.3f}",
-                f"{found.means['R@100']:.3f}",
-                f"{found.queries_per_second:,.0f}",
-                f"{docs.info()['index_bytes'] / 2**20:.1f} MB",
-                f"{seconds:.0f} s",
-            )
-    console.print(table)
-    console.print("[dim]Embeddings are kept by content: hybrid reuses those of dense, and so does the next run.[/dim]")
-    for one in compare(results, "nDCG@10", baseline="bm25"):
-        verdict = "beyond chance" if one.significant() else "may be chance"
-        console.print(
-            f"{one.name} against {one.baseline}: {one.difference:+.3f} nDCG@10, {verdict} (paired randomisation test, "
-            f"Holm-corrected p = {one.corrected:.2g})"
-        )
+    task = labelled("python-docs", dataset.documents, test.queries, test.qrels)
+    experiment = Experiment(HERE, Bar, note)
+    board = experiment.run(task, RETRIEVERS)
+    console.print()
+    show_leaderboard(board)
+    documents = {document.id: document for document in dataset.documents}
+    page = report([board], lambda ids: {id: documents[id] for id in ids}, title="Which retriever for python-docs?")
+    (HERE / "report.html").write_text(page, encoding="utf-8")
+    console.print(f"Every query, and where the three differ: open [bold]{HERE / 'report.html'}[/bold] in a browser.")
     console.print("\nQuestions in plain English, answered by the hybrid:\n")
-    with Collection.open(HERE / "hybrid") as docs:
+    with Collection.open(experiment.collections["hybrid"]) as docs:
         for question in QUESTIONS:
             answer(docs, question)
     console.print(
-        f"All of it took {time.perf_counter() - began:.0f} s. Ask your own: "
-        f'[bold]{os.path.relpath(Path(sys.executable).parent)}/ragistry search {HERE}/hybrid "your question"[/bold]'
+        f"All of it took {time.perf_counter() - began:.0f} s. Ask your own, or compare on documents of yours:\n"
     )
-
-
-def build(name: str, spec: Spec, documents: list[Document]) -> tuple[Collection, float]:
-    """Index the documents anew; the embeddings cache makes this quick the second time."""
-    shutil.rmtree(HERE / name, ignore_errors=True)
-    docs = Collection.create(HERE / name, create(spec))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    began = time.perf_counter()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(f"indexing with {name}", total=len(documents))
-        docs.add(documents, progress=lambda done: progress.advance(task, done))
-    return docs, time.perf_counter() - began
+    command = f"{os.path.relpath(Path(sys.executable).parent)}/ragistry"
+    console.print(f'  [bold]{command} search {experiment.collections["hybrid"]} "your question"[/bold]', soft_wrap=True)
+    console.print(f"  [bold]{command} compare your-documents/ --report report.html[/bold]", soft_wrap=True)
 
 
 def answer(docs: Collection, question: str) -> None:

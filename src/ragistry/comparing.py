@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from .types import Document
 
 _NOTES_SHOWN = 10
+_COSTS = (
+    "Index: time from nothing, shared embeddings counted in full. Memory: the most that a fresh process held while it "
+    "answered queries one at a time; p50 and p95 are its times. Queries/s: in batches."
+)
 _MADE = ("keyword", "part-of-passage-32")
 """What is asked where there are no judgements: both search the documents as they are, so that one index serves both."""
 
@@ -126,7 +130,8 @@ def show_leaderboard(board: Leaderboard) -> None:
     show(Text(printable(head + (f", {counted(board.documents, 'document')}" if board.documents else "")), "bold"))
     show_columns([Text(printable(entry.name)) for entry in board.entries], [*_quality(board), *_costs(board)])
     show(Text(printable(board.verdict())))
-    for line in board.notes:
+    known = any(entry.cost != type(entry.cost)() for entry in board.entries)
+    for line in (*board.notes, *([_COSTS] if known else [])):
         show(Text(printable(line), "dim"))
     show("")
 

@@ -5,8 +5,8 @@ was, and one more retriever costs only its own work:
 
 | path | what it holds |
 |---|---|
-| `collections/<documents>/<retriever>-<settings>` | a collection each, for `ragistry search` as well |
-| `runs/<documents>/<task>/<retriever>.run`, `.run.json` | what it found, as in `ragistry.evaluation.runs` |
+| `collections/<retriever>-<hash>` | a collection for each retriever, settings and documents; `ragistry search` takes it |
+| `runs/<task>-<hash>/<retriever>.run`, `.run.json` | what it found, as in `ragistry.evaluation.runs` |
 | `embeddings.sqlite` | vectors by content, shared by all |
 | `times.json` | what indexing and encoding took |
 """
@@ -74,6 +74,7 @@ class Experiment:
 
     Attributes:
         runs: The files of the runs made or taken so far.
+        collections: Where the collection of each retriever lies that was asked last.
 
     Example:
         >>> from ragistry.evaluation.tasks import part_of_passage
@@ -89,6 +90,7 @@ class Experiment:
     tell: Callable[[str], object] = lambda line: None
     seed: int = 0
     runs: list[Path] = field(default_factory=list, init=False)
+    collections: dict[str, Path] = field(default_factory=dict, init=False)
     _warm: set[str] = field(default_factory=set, init=False)
 
     def run(
@@ -152,14 +154,16 @@ class Experiment:
     ) -> tuple[Evaluation, Cost]:
         """The evaluation and cost of one retriever."""
         described, qrels = one.model_dump(mode="json"), {query: dict(judged) for query, judged in task.qrels.items()}
-        path = self.directory / "runs" / corpus / re.sub(r"[^\w.-]", "_", task.name) / f"{name}.run"
+        safe = re.sub(r"[^\w.-]", "_", task.name)
+        path = self.directory / "runs" / f"{safe}-{corpus}" / f"{name}.run"
+        place = self.directory / "collections" / f"{name}-{_hash([described, corpus])}"
         self.runs.append(path)
+        self.collections[name] = place
         key = _hash([__version__, described, corpus, dict(task.queries), qrels])
         done = read_settings(path)
         if done is not None and done.key == key and done.depth >= depth and (done.cost.p50_ms is not None or not timed):
             self.tell(f"{name}: was asked before; its answers are in {path}")
             return measure_run(load_run(path), qrels, measures, seconds=done.seconds, name=name), done.cost
-        place = self.directory / "collections" / corpus / f"{name}-{_hash(described)}"
         seconds = self._built(place, name, one, task.documents)
         with Collection.open(place) as collection:
             retriever = cast(Updatable, collection.retriever()).fork()  # one that remembers no query
@@ -192,7 +196,7 @@ class Experiment:
 
     def _built(self, place: Path, name: str, one: Recipe, documents: Sequence[Document]) -> float | None:
         """Build a collection, or the rest of it, and give the seconds that all of it takes from nothing."""
-        times, key = _Times(self.directory / "times.json"), f"{place.parent.name}/{place.name}"
+        times, key = _Times(self.directory / "times.json"), place.name
         if not (place / MANIFEST).exists():
             self._warm_up(one, documents)
             Collection.create(place, create(_sharing(one, (self.directory / "embeddings.sqlite").resolve()))).close()

@@ -54,8 +54,8 @@ def test_twins_are_not_unique() -> None:
     task = keyword(documents, terms=3)
     assert task.uniqueness == pytest.approx(1 / 3)
     assert task.notes[-1] == (
-        "1 of 3 queries (33.3 %) have all their words in one document only; no retriever can tell which document the "
-        "others mean."
+        "1 of 3 queries (33.3 %) have all their words in one document only; the others fit several documents, "
+        "of which one counts."
     )
     assert part_of_passage(documents, words=3).uniqueness == 1.0  # word for word they differ
 

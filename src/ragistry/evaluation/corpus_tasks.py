@@ -297,7 +297,7 @@ def _notes(
         notes.append(f"All queries {what}.")
     else:
         share = f"{unique:,} of {asked:,} queries ({1000 * unique // asked / 10:g} %) {what}"
-        rest = "no retriever can tell which document the others mean" if capped else "the others have several answers"
+        rest = "the others fit several documents, of which one counts" if capped else "the others have several answers"
         notes.append(f"{share}; {rest}.")
     return tuple(notes)
 

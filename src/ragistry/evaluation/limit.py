@@ -134,7 +134,7 @@ def graph_density(qrels: Qrels, nodes: Literal["documents", "queries"] = "docume
         >>> graph_density({"q1": {"a": 1, "b": 1}, "q2": {"b": 1, "c": 1}}), graph_density({"q": {"a": 1}})
         (0.6666666666666666, 0.0)
 
-    Source: section 5 of the paper. For its LIMIT it gives the density of the graph of queries.
+    Source: section 5 of the paper, whose text leaves open which of the two graphs its figures are of.
     """
     if nodes not in ("documents", "queries"):
         raise InvalidInput(f"nodes={nodes!r}; 'documents' or 'queries' is needed")
