@@ -7,6 +7,7 @@ was, and one more retriever costs only its own work:
 |---|---|
 | `collections/<retriever>-<hash>` | a collection for each retriever, settings and documents; `ragistry search` takes it |
 | `runs/<task>-<hash>/<retriever>.run`, `.run.json` | what it found, as in `ragistry.evaluation.runs` |
+| `runs/<task>-<hash>/qrels.txt` | the judgements, for other tools |
 | `embeddings.sqlite` | vectors by content, shared by all |
 | `times.json` | what indexing and encoding took |
 """
@@ -29,6 +30,7 @@ from .corpus import digest
 from .encoders.cached import Tally, tallied
 from .errors import InvalidInput, RagistryError
 from .evaluation.evaluate import Evaluation, evaluate, measure_run
+from .evaluation.files import write_qrels
 from .evaluation.leaderboard import Cost, Leaderboard, leaderboard
 from .evaluation.measures import depth_of, parse_measure
 from .evaluation.runs import Settings, load_run, read_settings, save_run
@@ -43,6 +45,7 @@ TIMED = 200
 """Questions that are asked one at a time, to time them."""
 
 _NAME = re.compile(r"\w[\w.+-]*")
+_BREAKS = re.compile(r"[\t\r\n]")
 _WARM = 8  # documents; imports, compiled kernels and models are loaded before the clock starts
 
 
@@ -134,6 +137,13 @@ class Experiment:
         depth = depth_of([parse_measure(name) for name in wanted])
         with explained("create", self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
+        ids = [*task.qrels, *(document.id for document in task.documents)]
+        if broken := next((id for id in ids if _BREAKS.search(id)), None):
+            raise InvalidInput(
+                f"the id {broken!r} holds a tab or a line break, which no run can hold; give it another id"
+            )
+        if any(" " in id for id in ids):
+            self.tell("ids hold spaces: `ragistry compare --runs` reads such runs, tools that split at spaces do not")
         corpus = _hash([digest(document).hex() for document in task.documents])
         found = [self._one(task, corpus, name, one, wanted, depth, timed) for name, one in recipes.items()]
         return leaderboard(
@@ -190,6 +200,7 @@ class Experiment:
         )
         with explained("create", path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
+        write_qrels(path.with_name("qrels.txt"), qrels)
         save_run(path, found.run, settings)
         self.tell(f"{name}: answered {len(found.run):,} queries in {found.seconds:.1f} s")
         return found, cost

@@ -99,6 +99,14 @@ def test_every_normalisation_and_rule_by_hand(
     assert list(found) == sorted(found, key=lambda name: (-found[name], name))
 
 
+@pytest.mark.parametrize(("normalise", "floor"), [("z-score", -2.0), ("min-max", -1.0), ("none", -500.0)])
+def test_a_member_that_knows_nothing_vetoes_nothing(normalise: Normalise, floor: float) -> None:
+    sure, clueless = {"x": 9.0, "y": 1.0}, {"y": 0.31, "z": 0.30, "x": -500.0}
+    found = fused(sure, clueless, weights={"a": 1.0, "b": 1.0}, normalise=normalise, missing="search", few=2)
+    own = {"z-score": 1.0, "min-max": 1.0, "none": 9.0}[normalise]
+    assert found["x"] == pytest.approx(own + floor)
+
+
 def test_weights_multiply_normalised_scores() -> None:
     found = fused(A, B, weights={"a": 3.0, "b": 0.5}, normalise="maximum", missing="zero", few=2)
     assert found == pytest.approx({"x": 3.0, "y": 1.5 + 0.5, "z": 0.5 * 5 / 9})

@@ -189,7 +189,7 @@ def test_a_run_of_others_is_sorted_by_score(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("query", "document", "tag"), [("q\t1", "d", "x"), ("q", "d\n", "x"), ("q", "d", " ")])
 def test_a_run_refuses_what_it_cannot_hold(tmp_path: Path, query: str, document: str, tag: str) -> None:
-    with pytest.raises(InvalidInput, match="a run cannot hold"):
+    with pytest.raises(InvalidInput, match="cannot stand in a line"):
         write_run(tmp_path / "run.txt", {query: Ranking.of([document], [1.0])}, tag=tag)
     assert not (tmp_path / "run.txt").exists()
 

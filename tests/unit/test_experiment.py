@@ -12,6 +12,7 @@ from tests.tiny import tiny_model
 
 from ragistry import Collection, Document, create
 from ragistry.errors import InvalidInput, RagistryError, UnknownName
+from ragistry.evaluation import read_qrels
 from ragistry.evaluation.runs import compare_runs, read_settings, settings_path
 from ragistry.evaluation.task import Task
 from ragistry.evaluation.tasks import labelled
@@ -192,6 +193,20 @@ def test_what_cannot_be_run_is_refused_before_work(
     with pytest.raises(error, match=message):
         Experiment(tmp_path / "c").run(TASK, retrievers)
     assert not (tmp_path / "c").exists()
+
+
+def test_ids_that_no_run_can_hold_are_refused_before_work(tmp_path: Path) -> None:
+    odd = [Document("a\tb", "one"), Document("c d", "two")]
+    with pytest.raises(InvalidInput, match="holds a tab"):
+        Experiment(tmp_path / "c").run(Task("odd", odd, {"q": "two"}, {"q": {"c d": 1}}), {"bm25": "bm25"})
+    assert not (tmp_path / "c" / "collections").exists()
+    lines: list[str] = []
+    spaced = Task("spaced", [odd[1], Document("e", "three")], {"q": "two"}, {"q": {"c d": 1}}, ("R@2",))
+    experiment = Experiment(tmp_path / "c", tell=lines.append)
+    assert experiment.run(spaced, {"bm25": "bm25"}, timed=0).entries[0].evaluation.means == {"R@2": 1.0}
+    assert "ids hold spaces" in lines[0]
+    assert compare_runs(experiment.runs).entries[0].evaluation.means == {"R@2": 1.0}
+    assert read_qrels(experiment.runs[0].with_name("qrels.txt")) == {"q": {"c d": 1}}
 
 
 def test_one_document_is_not_enough(tmp_path: Path) -> None:

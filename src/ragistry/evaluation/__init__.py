@@ -9,7 +9,7 @@ Example:
 
 from .datasets import Dataset, Split, available, load
 from .evaluate import Evaluation, evaluate, measure_run
-from .files import pairs_of, read_pairs, read_qrels, read_queries, read_run, write_run
+from .files import pairs_of, read_pairs, read_qrels, read_queries, read_run, write_qrels, write_run
 from .leaderboard import Cost, Leaderboard, leaderboard
 from .runs import compare_runs, load_run, read_settings, save_run
 from .significance import Comparison, compare, interval
@@ -39,5 +39,6 @@ __all__ = [
     "read_run",
     "read_settings",
     "save_run",
+    "write_qrels",
     "write_run",
 ]

@@ -218,14 +218,43 @@ def write_run(path: FilePath, run: Mapping[str, Ranking], *, tag: str = "ragistr
             if apart:
                 below = min(np.float32(score), np.nextafter(below, np.float32(-np.inf)))
                 score = float(below)
-            cells = (query, "Q0", document, str(rank), f"{score:.9g}", tag)
-            if not all(cell.strip() for cell in cells) or any(set("\t\r\n") & set(cell) for cell in cells):
-                raise InvalidInput(
-                    f"a run cannot hold query {query!r}, document {document!r}, tag {tag!r}: each needs some text "
-                    "without tabs or line breaks"
-                )
-            lines.append("\t".join(cells) + "\n")
+            lines.append(_line(query, "Q0", document, str(rank), f"{score:.9g}", tag))
     write_file(Path(path), "".join(lines).encode())
+
+
+def write_qrels(path: FilePath, qrels: Mapping[str, Mapping[str, int]]) -> None:
+    """Write judgements as TREC does: query, 0, document, relevance, with tabs between them.
+
+    Args:
+        path: The file to write; one that is there is replaced.
+        qrels: Relevance by query id and document id.
+
+    Raises:
+        StorageError: If the file cannot be written.
+        InvalidInput: If an id is empty or holds a tab or a line break.
+
+    Example:
+        >>> path = getfixture("tmp_path") / "qrels.txt"
+        >>> write_qrels(path, {"q1": {"d1": 2}})
+        >>> read_qrels(path)
+        {'q1': {'d1': 2}}
+    """
+    lines = [
+        _line(query, "0", document, str(relevance))
+        for query, judged in qrels.items()
+        for document, relevance in judged.items()
+    ]
+    write_file(Path(path), "".join(lines).encode())
+
+
+def _line(*cells: str) -> str:
+    """Cells of a line of a run or of judgements, tabs between them."""
+    if not all(cell.strip() for cell in cells) or any(set("\t\r\n") & set(cell) for cell in cells):
+        raise InvalidInput(
+            f"query {cells[0]!r}, document {cells[2]!r}, {', '.join(map(repr, cells[3:]))} cannot stand in a line of TREC's "
+            "format: each needs some text without tabs or line breaks"
+        )
+    return "\t".join(cells) + "\n"
 
 
 def read_run(path: FilePath) -> dict[str, Ranking]:

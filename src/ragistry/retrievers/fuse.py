@@ -27,7 +27,9 @@ class Fuse:
     *Interpolation* sums the members' scores, each normalised over the best `depth` that member found, times its weight.
     A document that a member did not find among its best `depth` gets, by the rule `missing`:
 
-    - "search": its true score, asked for with `among`; if the member still does not return it, as "minimum" does;
+    - "search": its true score, asked for with `among`, yet after "min-max" or "z-score" no more than 1 below the lowest
+      that the member returned: over a narrow list one that knows nothing would veto what another one is sure of. If the
+      member still does not return it, as "minimum" does;
     - "minimum": the lowest score that the member returned;
     - "zero": 0 after normalisation;
     - "drop": the document is left out altogether.
@@ -185,6 +187,8 @@ class Fuse:
             known |= dict(self.members[name].search([query], len(unknown), among=frozenset(unknown))[0])
         lowest = float(ranking.scores[-1])
         scores = scale(np.array([known.get(value, lowest) for value in ids], np.float64))
+        if self.missing == "search" and self.normalise in ("min-max", "z-score"):
+            scores = np.maximum(scores, scale(np.array([lowest])) - 1.0)
         if self.missing == "zero":
             scores[[value not in known for value in ids]] = 0.0
         return scores
