@@ -111,7 +111,7 @@ def compare(
         from .evaluation.report import report as page
         from .storage import write_file
 
-        write_file(report, page(boards, finds).encode())
+        write_file(report, page(boards, finds, title="Which retriever is best?").encode())
     if as_json:
         found = {"leaderboards": [board.to_json() for board in boards], "runs": files}
         show_json(found | ({"report": str(report)} if report else {}))

@@ -128,7 +128,8 @@ def part_of_passage(documents: Sequence[Document], *, words: int = 32, queries: 
 def title(documents: Sequence[Document], *, queries: int = 1000, seed: int = 0) -> Task:
     """Find a text by its title: does a retriever know what a text is about?
 
-    The documents searched have no titles. All that share a title, but for case and white space, are relevant to it.
+    The documents searched have no titles, nor first lines that repeat them or, as headings of Markdown do, their parts. All
+    that share a title, but for case and white space, are relevant to it.
 
     Args:
         documents: Those without a title or a text are searched but not asked for.
@@ -146,9 +147,10 @@ def title(documents: Sequence[Document], *, queries: int = 1000, seed: int = 0) 
     """
     documents = corpus_of(documents)
     check_counts(queries=queries)
+    bare = [replace(document, title="", text=_without_heading(document)) for document in documents]
     groups: dict[str, list[int]] = {}
     for row, document in enumerate(documents):
-        if document.title.strip() and document.text.strip():
+        if document.title.strip() and bare[row].text.strip():
             groups.setdefault(_plain(document.title), []).append(row)
     untitled = sum(not document.title.strip() for document in documents)
     skipped = {"no title": untitled}
@@ -160,9 +162,8 @@ def title(documents: Sequence[Document], *, queries: int = 1000, seed: int = 0) 
         )
     asked = {min(documents[row].id for row in rows): rows for rows in groups.values()}
     texts = {document.id: document.title.strip() for document in documents if document.id in asked}
-    about = "Each query is a title; the documents searched have none."
-    bare = [replace(document, title="") for document in documents]
-    return _shared("title", about, bare, texts, asked, skipped, queries, seed)
+    about = "Each query is a title; the documents searched have none, nor headings that repeat it."
+    return _shared("title", about, bare, texts, asked, skipped, queries, seed, len(asked))
 
 
 def first_sentence(documents: Sequence[Document], *, queries: int = 1000, seed: int = 0) -> Task:
@@ -173,7 +174,7 @@ def first_sentence(documents: Sequence[Document], *, queries: int = 1000, seed: 
 
     Args:
         documents: Searched but not asked for are those whose first sentence has fewer than three words with a letter, is
-            all that they have, or comes again in the rest or the title.
+            all that they have, comes again in the rest or the title, or stands in another document that is searched.
         queries: At most so many.
         seed: Chooses the sentences asked for.
 
@@ -189,12 +190,13 @@ def first_sentence(documents: Sequence[Document], *, queries: int = 1000, seed: 
     documents = corpus_of(documents)
     check_counts(queries=queries)
     searched, groups, texts = list(documents), dict[str, list[int]](), dict[str, str]()
-    short, alone, again = (
+    short, alone, again, elsewhere = (
         "a first sentence of fewer than 3 words",
         "nothing but a first sentence",
         "a first sentence that comes again",
+        "a first sentence that stands in another one",
     )
-    skipped = {short: 0, alone: 0, again: 0}
+    skipped = {short: 0, alone: 0, again: 0, elsewhere: 0}
     for row, document in enumerate(documents):
         sentence, rest = sentences.first_sentence(document.text)
         plain = _plain(sentence)
@@ -209,17 +211,29 @@ def first_sentence(documents: Sequence[Document], *, queries: int = 1000, seed: 
         else:
             searched[row] = replace(document, text=rest)
             texts[document.id] = sentence
-    if not texts:
+    groups = {
+        min(ids): rows
+        for rows in groups.values()
+        if (ids := [documents[row].id for row in rows if documents[row].id in texts])
+    }
+    left = [document.full_text for document in searched]
+    found = Occurrences(left, Analyzer(stemmer=None, stop_words=None, identifiers=False))
+    asked: dict[str, list[int]] = {}
+    for id in _chosen(groups, len(groups), seed):
+        if len(asked) == queries:
+            break
+        if _holding(texts[id], left, found):
+            skipped[elsewhere] += len(groups[id])
+        else:
+            asked[id] = groups[id]
+    if not asked:
         why = "; ".join(f"{count:,} {agree(count, 'has')} {reason}" for reason, count in skipped.items() if count)
         raise InvalidInput(
             f"no document of {len(documents):,} can be asked for by its first sentence: {why}; use another task"
         )
-    asked = {}
-    for rows in groups.values():
-        if ids := [documents[row].id for row in rows if documents[row].id in texts]:
-            asked[min(ids)] = rows
-    about = "Each query is a first sentence; the documents searched lack theirs."
-    return _shared("first-sentence", about, searched, texts, asked, skipped, queries, seed)
+    about = "Each query is a first sentence, which none of the documents searched holds."
+    possible = len(groups) if len(asked) == queries else len(asked)
+    return _shared("first-sentence", about, searched, texts, asked, skipped, queries, seed, possible)
 
 
 def _shared(
@@ -231,13 +245,12 @@ def _shared(
     skipped: Mapping[str, int],
     queries: int,
     seed: int,
+    possible: int,
 ) -> Task:
     """A task whose queries, by the id of a document, are those of all the documents (rows) that share a text."""
     chosen = _chosen(asked, queries, seed)
     unique = sum(len(asked[id]) == 1 for id in chosen)
-    notes = _notes(
-        about, len(documents), skipped, len(asked), len(chosen), unique, "belong to one document only", False
-    )
+    notes = _notes(about, len(documents), skipped, possible, len(chosen), unique, "belong to one document only", False)
     qrels = {id: {documents[row].id: 1 for row in asked[id]} for id in chosen}
     return Task(name, documents, {id: texts[id] for id in chosen}, qrels, notes=notes, uniqueness=unique / len(chosen))
 
@@ -266,13 +279,29 @@ def _best_terms(text: str, count: int, found: Occurrences) -> tuple[str, Ints]:
 def _times_one(parts: Sequence[str], texts: Sequence[str]) -> int:
     """How many parts occur in one text only."""
     found = Occurrences(texts, Analyzer(stemmer=None, stop_words=None, identifiers=False))
-    once = 0
-    for part in parts:
-        # In another text the first and last word may be parts of longer ones; those between cannot.
-        keys = found.keys(" ".join(part.split()[1:-1]))
-        rows = found.holding(keys).tolist() if len(keys) else range(len(texts))
-        once += sum(part in texts[row] for row in rows) == 1
-    return once
+    return sum(_holding(part, texts, found) == 1 for part in parts)
+
+
+def _holding(part: str, texts: Sequence[str], found: Occurrences) -> int:
+    """How many texts hold a part, but for case and white space."""
+    # The first and last word may be parts of longer ones there; those between cannot.
+    keys = found.keys(" ".join(part.split()[1:-1]))
+    rows = found.holding(keys).tolist() if len(keys) else range(len(texts))
+    plain = _plain(part)
+    return sum(plain in _plain(texts[row]) for row in rows)
+
+
+def _without_heading(document: Document) -> str:
+    """The text without first lines that repeat the title, or a part of the trail of headings that it is."""
+    names = {_plain(name) for name in (document.title, *document.title.split(" > "))} - {""}
+    text = document.text
+    while True:
+        first, _, rest = text.lstrip().partition("\n")
+        if _plain(first.strip("#=- \t")) not in names and not (
+            rest and text != document.text and not first.strip("=-")
+        ):
+            return text
+        text = rest
 
 
 def _notes(
