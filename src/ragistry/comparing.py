@@ -100,6 +100,16 @@ def compare(
     if report is not None:
         _check_report(report)
     if runs:
+        for option, value in {
+            "--retrievers": retrievers,
+            "--split": split,
+            "--task": task,
+            "--output": output,
+        }.items():
+            if value:
+                raise InvalidInput(
+                    f"{option} is of no use with --runs, which compares what was found before; leave it out"
+                )
         boards, finds, files = _of_runs(given, queries, qrels, measure, seed, texts or [], tokens)
     else:
         if texts:
@@ -238,6 +248,8 @@ def _of_corpus(
         raise InvalidInput("--queries and --qrels go together: what is asked, and which documents answer it")
     if queries is not None and (tasks or split):
         raise InvalidInput("--queries and --qrels leave no room for --task or --split; give one of them")
+    if split and tasks:
+        raise InvalidInput("--split chooses judgements, and --task makes questions without them; give one of them")
     if not given and not (tasks and all(name.partition(":")[0] == "limit" for name in tasks)):
         raise InvalidInput("no CORPUS was given; name files, a folder, a collection or a data set")
     wanted = _retrievers(retrievers)
@@ -252,6 +264,8 @@ def _of_corpus(
         asked = [labelled(qrels.stem, documents, read_queries(queries), read_qrels(qrels))]
     elif tasks:
         asked = [make(task, documents, queries=sample, seed=seed) for task in tasks]
+        if len({task.name for task in asked}) < len(asked):  # told apart by what was typed
+            asked = [replace(task, name=spec) for task, spec in zip(asked, tasks, strict=True)]
     elif dataset is None:
         if split:
             raise InvalidInput(f"--split {split!r} is of a data set, and {', '.join(given)} is none; leave it out")

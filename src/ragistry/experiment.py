@@ -16,37 +16,45 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
+
+from filelock import FileLock, Timeout
 
 from . import __version__
 from .collection import Collection
 from .corpus import digest
-from .encoders.cached import Tally, tallied
-from .errors import InvalidInput, RagistryError
+from .encoders.cached import tallied
+from .errors import InvalidInput, Locked, RagistryError, StorageError
 from .evaluation.evaluate import Evaluation, evaluate, measure_run
 from .evaluation.files import write_qrels
 from .evaluation.leaderboard import Cost, Leaderboard, leaderboard
-from .evaluation.measures import depth_of, parse_measure
+from .evaluation.measures import depth_of, distinct, parse_measure
 from .evaluation.runs import Settings, load_run, read_settings, save_run
 from .evaluation.task import Task
-from .protocols import Updatable
+from .readers.files import APART
 from .registry import Recipe, Spec, create, recipe
-from .serving import measure
-from .storage import MANIFEST, explained, write_file
-from .types import Document
+from .serving import FIRST, measure
+from .storage import MANIFEST, explained
+from .times import Times
+from .types import Document, Ranking
+
+DEPTH = 100
+"""Hits asked for at least: a fusion looks no less deep, so that which measures are asked for changes no ranking."""
 
 TIMED = 200
 """Questions that are asked one at a time, to time them."""
 
+NUMBERS = 2
+"""Raised by every change that alters scores or rankings: what was kept from before is then asked again."""
+
 _NAME = re.compile(r"\w[\w.+-]*")
 _BREAKS = re.compile(r"[\t\r\n]")
-_WARM = 8  # documents; imports, compiled kernels and models are loaded before the clock starts
 
 
 class Advance(Protocol):
@@ -70,7 +78,7 @@ class Experiment:
     """A directory in which retrievers are built and compared.
 
     Args:
-        directory: It is made when first needed. Only one process may use it at a time.
+        directory: It is made when first needed. One experiment runs in it at a time.
         watch: Shows progress; nothing by default.
         tell: Takes a line about each step that is done.
         seed: Of intervals and tests.
@@ -94,7 +102,6 @@ class Experiment:
     seed: int = 0
     runs: list[Path] = field(default_factory=list, init=False)
     collections: dict[str, Path] = field(default_factory=dict, init=False)
-    _warm: set[str] = field(default_factory=set, init=False)
 
     def run(
         self,
@@ -121,7 +128,7 @@ class Experiment:
             UnknownName: If a retriever or measure is not known.
             MissingExtra: If a retriever needs a package that is not there.
             StorageError: If the directory cannot be written.
-            Locked: If another process is building there.
+            Locked: If another experiment is running there.
         """
         if len(task.documents) < 2:
             raise InvalidInput(
@@ -133,19 +140,11 @@ class Experiment:
             raise InvalidInput("no retriever was given; at least one is needed")
         for one in recipes.values():
             create(one)  # refuses what is missing before hours are spent on the others
-        wanted = tuple(measures or task.measures)
-        depth = depth_of([parse_measure(name) for name in wanted])
-        with explained("create", self.directory):
-            self.directory.mkdir(parents=True, exist_ok=True)
-        ids = [*task.qrels, *(document.id for document in task.documents)]
-        if broken := next((id for id in ids if _BREAKS.search(id)), None):
-            raise InvalidInput(
-                f"the id {broken!r} holds a tab or a line break, which no run can hold; give it another id"
-            )
-        if any(" " in id for id in ids):
+        asked = _Asked.of(task, distinct(measures or task.measures))
+        if any(" " in id for id in asked.ids):
             self.tell("ids hold spaces: `ragistry compare --runs` reads such runs, tools that split at spaces do not")
-        corpus = _hash([digest(document).hex() for document in task.documents])
-        found = [self._one(task, corpus, name, one, wanted, depth, timed) for name, one in recipes.items()]
+        with self._alone():
+            found = [self._one(asked, name, one, timed) for name, one in recipes.items()]
         return leaderboard(
             task.name,
             [evaluation for evaluation, _ in found],
@@ -159,62 +158,86 @@ class Experiment:
             seed=self.seed,
         )
 
-    def _one(
-        self, task: Task, corpus: str, name: str, one: Recipe, measures: tuple[str, ...], depth: int, timed: int
-    ) -> tuple[Evaluation, Cost]:
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Make the directory and keep others out of it."""
+        with explained("create", self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
+            (self.directory / APART).touch()
+        lock = FileLock(self.directory / "lock", thread_local=False)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise Locked(
+                f"another comparison is running in {str(self.directory)!r}; wait until it has finished and repeat, or use "
+                "another directory (--output)"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _one(self, asked: _Asked, name: str, one: Recipe, timed: int) -> tuple[Evaluation, Cost]:
         """The evaluation and cost of one retriever."""
-        described, qrels = one.model_dump(mode="json"), {query: dict(judged) for query, judged in task.qrels.items()}
-        safe = re.sub(r"[^\w.-]", "_", task.name)
-        path = self.directory / "runs" / f"{safe}-{corpus}" / f"{name}.run"
-        place = self.directory / "collections" / f"{name}-{_hash([described, corpus])}"
+        described, task = one.model_dump(mode="json"), asked.task
+        path = self.directory / "runs" / asked.name / f"{name}.run"
+        place = self.directory / "collections" / f"{name}-{_hash([described, asked.corpus])}"
         self.runs.append(path)
         self.collections[name] = place
-        key = _hash([__version__, described, corpus, dict(task.queries), qrels])
-        done = read_settings(path)
-        if done is not None and done.key == key and done.depth >= depth and (done.cost.p50_ms is not None or not timed):
+        key = _hash([NUMBERS, __version__, described, asked.key])
+        if (kept := self._kept(path, key, asked, timed)) is not None:
+            settings, run = kept
             self.tell(f"{name}: was asked before; its answers are in {path}")
-            return measure_run(load_run(path), qrels, measures, seconds=done.seconds, name=name), done.cost
+            found = measure_run(run, asked.qrels, asked.measures, seconds=settings.seconds, name=name)
+            return found, settings.cost
         seconds = self._built(place, name, one, task.documents)
         with Collection.open(place) as collection:
-            retriever = cast(Updatable, collection.retriever()).fork()  # one that remembers no query
-            with self.watch(f"Searching with {name}", "queries", len(qrels)) as bar:
-                found = evaluate(retriever, task.queries, qrels, measures, k=depth, name=name, progress=bar.advance)
+            retriever = collection.retriever()
+            retriever.search([FIRST])
+            with self.watch(f"Searching with {name}", "queries", len(asked.qrels)) as bar:
+                found = evaluate(
+                    retriever,
+                    task.queries,
+                    asked.qrels,
+                    asked.measures,
+                    k=asked.depth,
+                    name=name,
+                    progress=bar.advance,
+                )
             cost = Cost(seconds, collection.info()["index_bytes"], queries_per_second=found.queries_per_second)
         if timed:
-            cost = self._served(place, name, list(task.queries.values()), timed, cost)
-        settings = Settings(
-            version=__version__,
-            name=name,
-            retriever=described,
-            task=task.name,
-            documents=len(task.documents),
-            depth=depth,
-            measures=measures,
-            seconds=found.seconds,
-            cost=cost,
-            notes=task.notes,
-            uniqueness=task.uniqueness,
-            queries=dict(task.queries),
-            qrels=qrels,
-            key=key,
-        )
+            cost = self._served(place, name, list(dict.fromkeys(task.queries.values())), timed, cost)
         with explained("create", path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
-        write_qrels(path.with_name("qrels.txt"), qrels)
+        write_qrels(path.with_name("qrels.txt"), asked.qrels)
+        settings = asked.settings(name, described, key).model_copy(update={"seconds": found.seconds, "cost": cost})
         save_run(path, found.run, settings)
         self.tell(f"{name}: answered {len(found.run):,} queries in {found.seconds:.1f} s")
         return found, cost
 
+    def _kept(self, path: Path, key: str, asked: _Asked, timed: int) -> tuple[Settings, dict[str, Ranking]] | None:
+        """What was found before, if it is what would be found now."""
+        try:
+            settings = read_settings(path)
+            if settings is None or settings.key != key or settings.depth != asked.depth:
+                return None
+            if timed and settings.cost.p50_ms is None:
+                return None
+            return settings, load_run(path)
+        except StorageError as error:
+            self.tell(f"asked again: {error}")
+            return None
+
     def _built(self, place: Path, name: str, one: Recipe, documents: Sequence[Document]) -> float | None:
         """Build a collection, or the rest of it, and give the seconds that all of it takes from nothing."""
-        times, key = _Times(self.directory / "times.json"), place.name
+        times, key = Times(self.directory / "times.json"), place.name
         if not (place / MANIFEST).exists():
-            self._warm_up(one, documents)
             Collection.create(place, create(_sharing(one, (self.directory / "embeddings.sqlite").resolve()))).close()
             times.forget(key)
         with Collection.open(place) as collection:
             left = len(documents) - len(collection)
             if left > 0:
+                collection.retriever().search([FIRST])
                 with tallied() as tally, self.watch(f"Indexing with {name}", "documents", len(documents)) as bar:
                     began = perf_counter()
 
@@ -229,7 +252,9 @@ class Experiment:
             else:
                 self.tell(f"{name}: was indexed before, in {place}")
             same = _sharing(recipe(collection.recipe), None) == _sharing(one, None)
-            if not same or len(collection) != len(documents):
+            if not same or {_content(each) for each in collection.documents()} != {
+                _content(each) for each in documents
+            }:
                 raise InvalidInput(
                     f"the collection {str(place)!r} was changed since it was built for this comparison; move it away, or "
                     "use another directory (--output)"
@@ -248,63 +273,54 @@ class Experiment:
             return cost
         return replace(cost, memory_bytes=found.memory_bytes, p50_ms=found.p50_ms, p95_ms=found.p95_ms)
 
-    def _warm_up(self, one: Recipe, documents: Sequence[Document]) -> None:
-        """Load what the first documents would wait for."""
-        if one.name not in self._warm:
-            cast(Updatable, create(_sharing(one, None))).add(documents[:_WARM])
-            self._warm.add(one.name)
 
+@dataclass(frozen=True)
+class _Asked:
+    """A task with what tells it apart from others."""
 
-class _Times:
-    """What building took, kept on disk so that an interruption does not lose it.
+    task: Task
+    measures: tuple[str, ...]
+    depth: int
+    qrels: dict[str, dict[str, int]]
+    ids: list[str]
+    corpus: str
+    key: str
 
-    A vector that was taken from the cache took no time here, yet has its price: what encoding one took on average.
-    """
+    @classmethod
+    def of(cls, task: Task, measures: tuple[str, ...]) -> _Asked:
+        ids = [*task.qrels, *(document.id for document in task.documents)]
+        if broken := next((id for id in ids if _BREAKS.search(id)), None):
+            raise InvalidInput(
+                f"the id {broken!r} holds a tab or a line break, which no run can hold; give it another id"
+            )
+        qrels = {query: dict(judged) for query, judged in task.qrels.items()}
+        corpus = _hash([_content(document) for document in task.documents])
+        key = _hash([corpus, dict(task.queries), qrels])
+        depth = max(DEPTH, depth_of([parse_measure(name) for name in measures]))
+        return cls(task, measures, depth, qrels, ids, corpus, key)
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            self.built: dict[str, Any] = dict(found["built"])
-            self.encoders: dict[str, Any] = dict(found["encoders"])
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-        ):  # times that are lost are not known, and nothing else is lost
-            self.built, self.encoders = {}, {}
+    @property
+    def name(self) -> str:
+        """For a folder."""
+        return f"{re.sub(r'[^0-9A-Za-z_.-]', '_', self.task.name)}-{self.key}"
 
-    def forget(self, key: str) -> None:
-        """Of a collection that is begun anew."""
-        self.built[key] = {"seconds": 0.0, "reused": {}}
-
-    def add(self, key: str, seconds: float, tally: Tally) -> None:
-        """Some more of a collection was built; the tally is cleared."""
-        for fingerprint, texts in tally.encoded.items():
-            encoder = self.encoders.setdefault(fingerprint, {"texts": 0, "seconds": 0.0})
-            encoder["texts"] += texts
-            encoder["seconds"] += tally.seconds[fingerprint]
-        if key in self.built:
-            self.built[key]["seconds"] += seconds
-            reused = self.built[key]["reused"]
-            for fingerprint, texts in tally.reused.items():
-                reused[fingerprint] = reused.get(fingerprint, 0) + texts
-        tally.clear()
-        write_file(self.path, json.dumps({"built": self.built, "encoders": self.encoders}, indent=1).encode())
-
-    def alone(self, key: str) -> float | None:
-        """Seconds to build a collection without any shared vectors; None if they are not known."""
-        built = self.built.get(key)
-        if built is None:
-            return None
-        seconds: float = built["seconds"]
-        for fingerprint, texts in built["reused"].items():
-            if texts and fingerprint not in self.encoders:
-                return None
-            if texts:
-                seconds += texts * self.encoders[fingerprint]["seconds"] / self.encoders[fingerprint]["texts"]
-        return seconds
+    def settings(self, name: str, described: dict[str, Any], key: str) -> Settings:
+        """Of a run."""
+        return Settings(
+            version=__version__,
+            name=name,
+            retriever=described,
+            task=self.task.name,
+            documents=len(self.task.documents),
+            corpus=self.corpus,
+            depth=self.depth,
+            measures=self.measures,
+            notes=self.task.notes,
+            uniqueness=self.task.uniqueness,
+            queries=dict(self.task.queries),
+            qrels=self.qrels,
+            key=key,
+        )
 
 
 def _named(name: str) -> str:
@@ -332,3 +348,8 @@ def _sharing(one: Recipe, cache: Path | None) -> Recipe:
 
 def _hash(value: object) -> str:
     return blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=5).hexdigest()
+
+
+def _content(document: Document) -> str:
+    """Tells what is searched of a document."""
+    return f"{document.id}\0{digest(document, content=True).hex()}"

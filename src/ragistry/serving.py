@@ -17,11 +17,13 @@ from time import perf_counter
 
 from .errors import RagistryError
 
+FIRST = "what loads the model?"
+"""Asked before anything is timed: it loads models and compiled code."""
+
 HITS = 10
 """How many hits are asked for: what an application shows, or gives to a model."""
 
 _ANSWER = "ragistry.serving: "  # begins the line that counts, among what a model may print
-_FIRST = "what loads the model?"
 _PATIENCE = 600.0  # seconds
 
 
@@ -84,7 +86,7 @@ def serve(directory: Path, questions: Sequence[str]) -> None:
     from .collection import Collection
 
     with Collection.open(directory) as collection:
-        collection.search(_FIRST, HITS)
+        collection.search(FIRST, HITS)
         seconds = []
         for question in questions:
             began = perf_counter()

@@ -140,6 +140,13 @@ def test_a_collection_and_a_data_set_are_corpora(here: Path) -> None:
         assert board["retrievers"][0]["means"]["nDCG@10"] == 1.0
 
 
+def test_tasks_of_one_name_are_told_apart(here: Path) -> None:
+    specs = ["keyword:terms=3", "keyword:terms=3,seed=1"]
+    found = run_json("poems", "--retrievers", "bm25", "--task", specs[0], "--task", specs[1], "--sample", 2)
+    assert [board["task"] for board in found["leaderboards"]] == specs
+    assert len(set(found["runs"])) == 2
+
+
 def test_limit_makes_its_own_documents(here: Path) -> None:
     [board] = run_json("--task", "limit:queries=20", "--retrievers", "bm25")["leaderboards"]
     assert board["task"].startswith("limit")
@@ -164,6 +171,8 @@ def test_limit_makes_its_own_documents(here: Path) -> None:
         (["poems", "--report", "poems"], "is a folder"),
         (["poems", "--texts", "poems"], "--texts goes with --runs"),
         (["--runs"], "without files"),
+        (["--runs", "q.tsv", "--task", "keyword"], "--task is of no use with --runs"),
+        (["poems", "--split", "test", "--task", "keyword"], "--split chooses judgements"),
         (["--runs", "q.tsv"], "--qrels"),
         (["poems", "--measure", "F7"], "no measure is called 'F7'"),
         (["poems", "--split", "test"], "--split 'test' is of a data set"),

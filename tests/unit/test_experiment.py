@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.tiny import tiny_model
 
 from ragistry import Collection, Document, create
-from ragistry.errors import InvalidInput, RagistryError, UnknownName
+from ragistry.errors import InvalidInput, Locked, RagistryError, StorageError, UnknownName
 from ragistry.evaluation import read_qrels
 from ragistry.evaluation.runs import compare_runs, read_settings, settings_path
 from ragistry.evaluation.task import Task
 from ragistry.evaluation.tasks import labelled
 from ragistry.experiment import Experiment
+from ragistry.readers import find
 from ragistry.registry import Spec
 from ragistry.serving import measure, peak_memory
 
@@ -126,7 +128,7 @@ def test_shared_embeddings_are_computed_once_and_charged_to_each(tmp_path: Path,
     assert encoder["texts"] == len(DOCUMENTS)
     built = {key.partition("-")[0]: found for key, found in times["built"].items()}
     assert not built["dense"]["reused"].get(fingerprint)
-    assert built["hybrid"]["reused"][fingerprint] == len(DOCUMENTS)
+    assert built["hybrid"]["reused"][fingerprint] == encoder["characters"] == sum(len(d.text) for d in DOCUMENTS)
     costs = {entry.name: entry.cost.index_seconds or 0 for entry in board.entries}
     assert costs["hybrid"] == pytest.approx(built["hybrid"]["seconds"] + encoder["seconds"])
     assert costs["dense"] == pytest.approx(built["dense"]["seconds"])
@@ -141,10 +143,11 @@ def test_the_collections_are_those_that_create_makes(tmp_path: Path, dense: Spec
         assert made.retriever().search(["a cat"])[0].ids == retriever.search(["a cat"])[0].ids
 
 
-def test_a_collection_that_was_changed_is_not_used(tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", [Document("more", "more"), Document("d3", "changed")])
+def test_a_collection_that_was_changed_is_not_used(tmp_path: Path, change: Document) -> None:
     told(tmp_path, {"bm25": "bm25"})
     with Collection.open(next((tmp_path / "collections").glob("bm25-*"))) as collection:
-        collection.add(Document("more", "more"))
+        collection.add(change)
     next(tmp_path.rglob("bm25.run.json")).unlink()
     with pytest.raises(InvalidInput, match="was changed since"):
         told(tmp_path, {"bm25": "bm25"})
@@ -159,16 +162,65 @@ def test_times_that_are_lost_are_not_known(tmp_path: Path) -> None:
     assert board.entries[0].cost.index_bytes
 
 
-def test_deeper_measures_ask_again(tmp_path: Path) -> None:
+def test_which_measures_are_asked_for_changes_no_ranking(tmp_path: Path) -> None:
     experiment = Experiment(tmp_path)
     experiment.run(TASK, {"bm25": "bm25"}, ["R@2"], timed=0)
     [path] = experiment.runs
-    assert (read_settings(path) or pytest.fail()).depth == 2
-    experiment.run(TASK, {"bm25": "bm25"}, ["R@5"], timed=0)
-    assert (read_settings(path) or pytest.fail()).depth == 5
     stamp = settings_path(path).stat().st_mtime_ns
-    experiment.run(TASK, {"bm25": "bm25"}, ["nDCG@3"], timed=0)
+    board = experiment.run(TASK, {"bm25": "bm25"}, ["nDCG@3", "R@100", "ndcg@3"], timed=0)
+    assert board.measures == ("nDCG@3", "R@100")
     assert settings_path(path).stat().st_mtime_ns == stamp
+    experiment.run(TASK, {"bm25": "bm25"}, ["R@500"], timed=0)
+    assert (read_settings(path) or pytest.fail()).depth == 500
+    experiment.run(TASK, {"bm25": "bm25"}, ["R@2"], timed=0)
+    assert (read_settings(path) or pytest.fail()).depth == 100
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text(""), lambda path: path.write_text("x")])
+def test_a_kept_run_that_is_damaged_is_made_again(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    experiment = Experiment(tmp_path)
+    whole = experiment.run(TASK, {"bm25": "bm25"}, timed=0).entries[0].evaluation.means
+    [path] = experiment.runs
+    damage(path)
+    with pytest.raises(StorageError):
+        compare_runs([path])
+    lines = told(tmp_path, {"bm25": "bm25"})
+    assert lines[0].startswith("asked again")
+    assert compare_runs([path]).entries[0].evaluation.means == whole
+
+
+def test_tasks_of_one_name_keep_runs_of_their_own(tmp_path: Path) -> None:
+    experiment = Experiment(tmp_path)
+    for query in ("the haiku sat", "the verse sat"):
+        experiment.run(Task("same", DOCUMENTS, {"q": query}, {"q": {"d8": 1}}, ("RR@10",)), {"bm25": "bm25"}, timed=0)
+    first, second = experiment.runs
+    assert first != second
+    assert first.exists()
+    assert second.exists()
+    assert compare_runs([first]).entries[0].evaluation.means != compare_runs([second]).entries[0].evaluation.means
+
+
+def test_one_experiment_at_a_time(tmp_path: Path) -> None:
+    @contextmanager
+    def watch(doing: str, unit: str, total: int) -> Iterator[Interrupting]:
+        with pytest.raises(Locked, match="another comparison is running"):
+            Experiment(tmp_path).run(TASK, {"bm25": "bm25"}, timed=0)
+        yield Interrupting(False)
+
+    Experiment(tmp_path, watch=watch).run(TASK, {"bm25": "bm25"}, timed=0)
+    assert told(tmp_path, {"bm25": "bm25"})
+
+
+def test_what_it_leaves_is_not_read_as_documents(tmp_path: Path) -> None:
+    (tmp_path / "poem.txt").write_text("fourteen lines")
+    told(tmp_path / "anywhere", {"bm25": "bm25"})
+    assert [path.name for path in find(tmp_path)] == ["poem.txt"]
+
+
+def test_documents_that_were_moved_are_the_same(tmp_path: Path) -> None:
+    told(tmp_path, {"bm25": "bm25"})
+    moved = [replace(document, metadata={"root": "/elsewhere"}) for document in DOCUMENTS]
+    assert "was asked before" in told(tmp_path, {"bm25": "bm25"}, replace(TASK, documents=moved))[0]
 
 
 def test_a_retriever_that_finds_nothing_has_zero(tmp_path: Path) -> None:

@@ -76,6 +76,24 @@ def test_the_verdict_names_the_best_and_the_quickest_that_is_as_good() -> None:
     assert "than a, b or level may" in board(high, reaching("a", 34), reaching("b", 34), level).verdict()
 
 
+def test_the_verdict_calls_equals_level() -> None:
+    assert board(reaching("a", 40), reaching("b", 40)).verdict() == "a and b are level, with P@1 1.000."
+    said = board(reaching("a", 30), reaching("b", 30), reaching("c", 29), reaching("d", 1)).verdict()
+    assert said == "a and b are level, with P@1 0.750; that they are better than c may be chance."
+
+
+def test_the_best_of_many_equals_is_seldom_called_better() -> None:
+    generator, called = np.random.default_rng(0), 0
+    for _ in range(60):
+        found = []
+        for name in "abcdef":
+            hits = set(np.array(list(QUERIES))[generator.random(40) < 0.5].tolist())
+            run = {query: Ranking.of(["yes" if query in hits else "no"], [1.0]) for query in QUERIES}
+            found.append(measure_run(run, QRELS, ["P@1"], name=name))
+        called += any(entry.behind for entry in board(*found).entries)
+    assert called <= 6  # 5 % of them, and chance
+
+
 def test_everything_goes_into_json() -> None:
     found = json.loads(json.dumps(board(reaching("a", 3), reaching("b", 4), costs={"a": Cost(1.5)}).to_json()))
     assert [retriever["name"] for retriever in found["retrievers"]] == ["b", "a"]

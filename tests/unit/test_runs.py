@@ -82,6 +82,26 @@ def test_runs_of_different_tasks_are_told(tmp_path: Path) -> None:
     assert any("different tasks (small, other)" in line for line in board.notes)
 
 
+def test_runs_over_different_documents_are_told(tmp_path: Path) -> None:
+    paths = [saved(tmp_path / "a.run", GOOD, "a", corpus="x"), saved(tmp_path / "b.run", GOOD, "b", corpus="y")]
+    board = compare_runs(paths)
+    assert board.documents is None
+    assert "the runs were made over different documents" in board.notes
+
+
+def test_a_run_that_changed_is_not_taken_for_what_it_was(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.run", GOOD, "a")
+    path.write_text(path.read_text().replace("d1", "d2"))
+    with pytest.raises(Corrupt, match="has changed since it was saved"):
+        compare_runs([path])
+
+
+def test_speed_that_is_not_known_is_not_made_up(tmp_path: Path) -> None:
+    (tmp_path / "theirs.run").write_text("q1 Q0 d1 1 9.5 lucene\n")
+    board = compare_runs([tmp_path / "theirs.run"], qrels=QRELS)
+    assert board.to_json()["retrievers"][0]["queries_per_second"] is None
+
+
 def test_two_runs_of_one_retriever_have_names_of_their_own(tmp_path: Path) -> None:
     paths = [saved(tmp_path / f"{name}.run", GOOD, "bm25") for name in "ab"]
     assert {entry.name for entry in compare_runs(paths).entries} == {"bm25", "b"}

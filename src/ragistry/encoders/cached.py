@@ -24,6 +24,8 @@ from ..types import Document, Floats, Item, Kind, Role
 
 CHUNK = 4096
 """Items looked up and encoded at a time, which bounds memory and what a crash can lose."""
+LONGEST = 2000
+"""Characters of a text that count for what encoding it costs."""
 APPLICATION = 0x52474356
 """Marks the SQLite file as a cache of vectors, so that no other database is written into."""
 CHECK = 8
@@ -39,17 +41,19 @@ class Tally:
 
     Attributes:
         encoded: Texts that were encoded.
+        characters: How long they were, those beyond `LONGEST` of a text not counted, as models read no further.
         seconds: What that took.
-        reused: Texts whose vectors came from the cache.
+        reused: How long the texts were whose vectors came from the cache.
     """
 
     encoded: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    characters: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     reused: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
     def clear(self) -> None:
         """Count from nothing again."""
-        for counts in (self.encoded, self.seconds, self.reused):
+        for counts in (self.encoded, self.characters, self.seconds, self.reused):
             counts.clear()
 
 
@@ -126,13 +130,16 @@ class Cached:
         keys = [_key(prefix, item) for item in items]
         known = self._read(set(keys))
         new = {key: item for key, item in zip(keys, items, strict=True) if key not in known}
-        tally, began = _tally.get() or Tally(), perf_counter()
-        tally.reused[self.fingerprint()] += len(known)
+        tally, began, made_by = _tally.get() or Tally(), perf_counter(), self.fingerprint()
+        tally.reused[made_by] += sum(
+            {key: _length(item) for key, item in zip(keys, items, strict=True) if key in known}.values()
+        )
         if new:
             vectors = _dense(self.encoder.encode(list(new.values()), role))
             fresh = dict(zip(new, vectors, strict=True))
-            tally.encoded[self.fingerprint()] += len(new)
-            tally.seconds[self.fingerprint()] += perf_counter() - began
+            tally.encoded[made_by] += len(new)
+            tally.characters[made_by] += sum(map(_length, new.values()))
+            tally.seconds[made_by] += perf_counter() - began
             self._write(fresh)
             known |= fresh
         return np.stack([known[key] for key in keys])
@@ -211,6 +218,10 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 def _dense(vectors: object) -> Floats:
     return np.ascontiguousarray(vectors, dtype=np.float32)
+
+
+def _length(item: Item) -> int:
+    return min(len(item.full_text if isinstance(item, Document) else item), LONGEST)
 
 
 def _key(prefix: str, item: Item) -> bytes:

@@ -58,7 +58,7 @@ class Evaluation:
             "means": dict(self.means),
             "per_query": {measure: dict(found) for measure, found in self.per_query.items()},
             "seconds": self.seconds,
-            "queries_per_second": self.queries_per_second,
+            "queries_per_second": self.queries_per_second if self.seconds else None,
         }
 
 

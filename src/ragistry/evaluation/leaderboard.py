@@ -41,7 +41,8 @@ class Entry:
         name: Of the retriever.
         evaluation: Its means, its values for each query, and its rankings.
         intervals: 95 % interval of each mean, by measure; None with fewer than two queries.
-        against_best: The test of the difference from the best one; None for the best itself, or for one alone.
+        against_best: The test of the difference from the best one, corrected for all pairs of retrievers; None for the best
+            itself, or for one alone.
         cost: What it costs.
         settings: Of the retriever, as JSON can hold them.
     """
@@ -89,12 +90,17 @@ class Leaderboard:
     def verdict(self) -> str:
         """Which one to use, in a sentence or two: the best, and the quickest that is not worse beyond chance."""
         best, measure = self.entries[0], self.measures[0]
-        said = f"{best.name} is best, with {measure} {best.evaluation.means[measure]:.3f}"
+        value = best.evaluation.means[measure]
         level = [entry for entry in self.entries[1:] if not entry.behind]
-        if len(self.entries) > 1:
-            said += ", beyond chance against every other" if not level else ""
-        if level:
-            said += "; that it is better than " + _listed([entry.name for entry in level]) + " may be chance"
+        equal = [entry.name for entry in level if entry.evaluation.means[measure] == value]
+        worse = [entry.name for entry in level if entry.name not in equal]
+        if equal:
+            said = f"{_listed([best.name, *equal], 'and')} are level, with {measure} {value:.3f}"
+        else:
+            said = f"{best.name} is best, with {measure} {value:.3f}"
+            said += ", beyond chance against every other" if len(self.entries) > 1 and not level else ""
+        if worse:
+            said += f"; that {'they are' if equal else 'it is'} better than {_listed(worse, 'or')} may be chance"
         quick = [entry for entry in (best, *level) if entry.cost.p50_ms is not None]
         quickest = min(quick, key=lambda entry: entry.cost.p50_ms or 0.0, default=best)
         if quickest is not best and best.cost.p50_ms and quickest.cost.p50_ms:
@@ -174,8 +180,9 @@ def leaderboard(
         raise InvalidInput("the evaluations have different measures; evaluate all of them by the same ones")
     measure = evaluations[0].measures[0]
     ordered = sorted(evaluations, key=lambda evaluation: -evaluation.means[measure])
-    tests = compare(ordered, measure, ordered[0].name, seed=seed) if len(ordered) > 1 else []
-    against = {test.name: test for test in tests}
+    # The best is chosen by the same queries, so each test is corrected as one of those between all pairs.
+    tests = compare(ordered, measure, samples=20_000, seed=seed) if len(ordered) > 1 else []
+    against = {test.name: test for test in tests if test.baseline == ordered[0].name}
     entries = tuple(
         Entry(
             evaluation.name,
@@ -190,5 +197,5 @@ def leaderboard(
     return Leaderboard(task, documents, queries, qrels, entries, tuple(notes), uniqueness)
 
 
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+def _listed(names: Sequence[str], word: str) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"

@@ -82,6 +82,19 @@ def parse_measure(name: str) -> Measure:
     return Measure(family, level if level > 1 else None, int(form[3]) if form[3] else None)
 
 
+def distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of measures, each measure once, as it is first called.
+
+    Example:
+        >>> distinct(["nDCG@10", "R@5", "ndcg@10"])
+        ('nDCG@10', 'R@5')
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        found.setdefault(str(parse_measure(name)), name)
+    return tuple(found.values())
+
+
 def depth_of(measures: Sequence[Measure]) -> int:
     """How many hits the measures need."""
     return max(FULL_DEPTH if measure.cutoff is None else measure.cutoff for measure in measures)

@@ -314,7 +314,7 @@ def _segments(found: Passage) -> list[str]:
 
 
 def _cut(text: str, length: int) -> str:
-    shown = printable(text[: 2 * length])
+    shown = printable(text[: 2 * length].encode(errors="replace").decode())
     return shown if len(shown) <= length else shown[: length - 2] + " …"
 
 

@@ -6,6 +6,7 @@ elsewhere, and without the documents.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ..types import Ranking
 from .evaluate import Evaluation, Qrels, measure_run
 from .files import read_qrels, read_run, write_run
 from .leaderboard import Cost, Leaderboard, leaderboard
-from .measures import depth_of, parse_measure
+from .measures import depth_of, distinct, parse_measure
 from .records import FilePath
 from .task import DEFAULT_MEASURES
 
@@ -33,6 +34,7 @@ class Settings(BaseModel):
         retriever: Its recipe.
         task: What was asked.
         documents: How many were searched.
+        corpus: Tells whether others are the same.
         depth: How many hits were asked for.
         measures: By which it was measured.
         seconds: What the searching took, in batches.
@@ -42,6 +44,7 @@ class Settings(BaseModel):
         queries: Texts by query id.
         qrels: Relevance by query id and document id.
         key: Tells whether another run would be the same.
+        digest: Of the run's file, SHA-256.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -51,6 +54,7 @@ class Settings(BaseModel):
     retriever: dict[str, Any] = {}
     task: str = ""
     documents: int | None = None
+    corpus: str = ""
     depth: int = 0
     measures: tuple[str, ...] = ()
     seconds: float = 0.0
@@ -60,6 +64,7 @@ class Settings(BaseModel):
     queries: dict[str, str] = {}
     qrels: dict[str, dict[str, int]] = {}
     key: str = ""
+    digest: str = ""
 
 
 def settings_path(path: FilePath) -> Path:
@@ -87,7 +92,8 @@ def save_run(path: FilePath, run: Mapping[str, Ranking], settings: Settings) -> 
     """
     settings_path(path).unlink(missing_ok=True)
     write_run(path, run, tag=settings.name or "ragistry", apart=True)
-    write_file(settings_path(path), settings.model_dump_json(indent=1).encode() + b"\n")
+    kept = settings.model_copy(update={"digest": _digest(Path(path))})
+    write_file(settings_path(path), kept.model_dump_json(indent=1).encode() + b"\n")
 
 
 def read_settings(path: FilePath) -> Settings | None:
@@ -112,10 +118,11 @@ def read_settings(path: FilePath) -> Settings | None:
 
 
 def load_run(path: FilePath) -> dict[str, Ranking]:
-    """The rankings of a run by query id; none where a saved one found nothing at all, which leaves an empty file.
+    """The rankings of a run by query id, if it is as it was saved. One that found nothing at all has none.
 
     Raises:
         StorageError: If the file cannot be read.
+        Corrupt: If settings lie beside it, and it has changed since they were written.
         InvalidInput: If it is no run.
 
     Example:
@@ -124,9 +131,19 @@ def load_run(path: FilePath) -> dict[str, Ranking]:
         >>> load_run(path)
         {}
     """
-    if settings_path(path).exists() and Path(path).exists() and not Path(path).stat().st_size:
-        return {}
-    return read_run(path)
+    settings = read_settings(path)
+    if settings is None or not settings.digest:
+        return read_run(path)
+    if settings.digest != _digest(Path(path)):
+        raise Corrupt(
+            f"{str(path)!r} has changed since it was saved; move {str(settings_path(path))!r} away to use it as it is"
+        )
+    return read_run(path) if Path(path).stat().st_size else {}
+
+
+def _digest(path: Path) -> str:
+    with explained("read", path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def compare_runs(
@@ -161,15 +178,17 @@ def compare_runs(
     """
     if not paths:
         raise InvalidInput("no run was given; at least one file is needed")
-    if len(set(map(str, paths))) < len(paths):
+    if len({Path(path).resolve() for path in paths}) < len(paths):
         raise InvalidInput("a run was given twice; name each file once")
     known = {str(path): read_settings(path) or Settings() for path in paths}
     judged = _judgements(known, qrels)
     texts: dict[str, str] = {query: text for found in known.values() for query, text in found.queries.items()}
     first = next((found for found in known.values() if found.measures), Settings(measures=DEFAULT_MEASURES))
-    wanted = tuple(measures or first.measures)
+    wanted = distinct(measures or first.measures)
     names = _names(known)
-    evaluations, notes = [], []
+    evaluations: list[Evaluation] = []
+    notes: list[str] = []
+    same = Settings()
     for path, name in names.items():
         run, settings = load_run(path), known[path]
         found = measure_run(run, judged, wanted, seconds=settings.seconds, name=name)
@@ -180,7 +199,10 @@ def compare_runs(
         notes.append(
             f"the runs were made for different tasks ({', '.join(tasks)}); all are measured by the same judgements"
         )
-    same = first if len(tasks) == 1 else Settings()
+    if len({found.corpus for found in known.values() if found.corpus}) > 1:
+        notes.append("the runs were made over different documents")
+    elif len(tasks) == 1:
+        same = first
     return leaderboard(
         tasks[0] if len(tasks) == 1 else "runs",
         evaluations,

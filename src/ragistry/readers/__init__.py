@@ -27,9 +27,9 @@ __all__ = ["find", "read"]
 def find(path: str | os.PathLike[str]) -> list[Path]:
     """The files that `read` would read.
 
-    Left out are hidden files and folders, folders of version control, virtual environments, `node_modules` and
-    `__pycache__`, and files with an unknown extension whose first 64 KiB are not UTF-8 text. Links to folders are not
-    followed. A path that names a file is that file, whatever it is called.
+    Left out are hidden files and folders, folders of version control, virtual environments, `node_modules`,
+    `__pycache__`, folders that `ragistry compare` works in, and files with an unknown extension whose first 64 KiB are not
+    UTF-8 text. Links to folders are not followed. A path that names a file is that file, whatever it is called.
 
     Args:
         path: A file or a folder.

@@ -15,6 +15,9 @@ from ..errors import InvalidInput, StorageError
 Report: TypeAlias = Callable[[str], object]
 """Takes one line about a file that was skipped or damaged."""
 
+APART = ".ragistry-compare"
+"""A folder that holds a file of this name is passed over: what comparisons leave there is not for reading."""
+
 _EXTENSIONS = {
     "markdown": "md markdown mdown mkd",
     "html": "html htm xhtml",
@@ -98,7 +101,7 @@ def _entered(folder: Path, root: Path, report: Report) -> bool:
     if folder.name.startswith(".") or folder.name in _PASSED_OVER:
         return False
     with contextlib.suppress(OSError):  # a folder that may not be searched is reported when it is listed
-        if (folder / "pyvenv.cfg").exists():
+        if (folder / "pyvenv.cfg").exists() or (folder / APART).exists():
             return False
     if folder.is_symlink():
         report(f"{relative(folder, root)}: is a link to a folder, which is not followed; skipped")

@@ -180,12 +180,12 @@ class Fuse:
 
     def _scores(self, query: Query, name: str, ranking: Ranking, ids: Sequence[str]) -> Scores:
         """A member's normalised score of each id."""
-        known = dict(ranking)
-        scale = _scale(np.asarray(ranking.scores, np.float64), self.normalise)
+        known, best = dict(ranking), ranking.scores[: self.depth].astype(np.float64)
+        scale = _scale(best, self.normalise)  # so that asking for more hits changes no scores
         unknown = [value for value in ids if value not in known]
         if unknown and self.missing == "search":
             known |= dict(self.members[name].search([query], len(unknown), among=frozenset(unknown))[0])
-        lowest = float(ranking.scores[-1])
+        lowest = float(best[-1])
         scores = scale(np.array([known.get(value, lowest) for value in ids], np.float64))
         if self.missing == "search" and self.normalise in ("min-max", "z-score"):
             scores = np.maximum(scores, scale(np.array([lowest])) - 1.0)

@@ -125,7 +125,7 @@
     at("notes").replaceChildren(...board.notes.map((note) => auto("li", note)));
     at("table-hint").textContent =
       "Means over all queries, with 95 % intervals by the bootstrap; each column of whiskers has a scale of its own. " +
-      (solo() ? "" : `“Against the best” is the difference in ${board.measures[0]}, with p corrected for the number of comparisons. `) +
+      (solo() ? "" : `“Against the best” is the difference in ${board.measures[0]}, with p corrected for all pairs. `) +
       "Index time is from nothing, shared embeddings counted in full. Memory is the most that a fresh process held which " +
       "opened the collection and answered queries one at a time, as p50 and p95 are timed; queries/s is in batches.";
     at("settings").replaceChildren(...board.retrievers.filter((r) => Object.keys(r.settings).length).map((r) =>
