@@ -22,8 +22,8 @@ test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest --cov --cov-report= -m "not slow" $(RELIABILITY)
-	$(BIN)/python -m pytest --cov --cov-append --cov-report=term:skip-covered -m "not slow" --ignore=$(RELIABILITY)
+	$(BIN)/python -m pytest -m "not slow" $(RELIABILITY)
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered -m "not slow" --ignore=$(RELIABILITY)
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest
