@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -77,7 +78,7 @@ def test_a_retriever_fused_with_itself_ranks_alike() -> None:
         ("min-max", "minimum", {"x": 1.0 + 0.0, "y": 0.0 + 1.0, "z": 0.0 + 0.0}),
         ("min-max", "zero", {"x": 1.0, "y": 0.0 + 1.0, "z": 0.0}),
         ("min-max", "drop", {"y": 0.0 + 1.0}),
-        ("z-score", "search", {"x": 1.0 - 1.0, "y": -1.0 + 1.0, "z": -2.0 - 1.0}),
+        ("z-score", "search", {"x": 1.0 - 1.0, "y": -1.0 + 1.0, "z": -1.0 - 2 * (1 - math.exp(-1 / 2)) - 1.0}),
         ("z-score", "minimum", {"x": 1.0 - 1.0, "y": -1.0 + 1.0, "z": -1.0 - 1.0}),
         ("z-score", "zero", {"x": 1.0, "y": -1.0 + 1.0, "z": -1.0}),
         ("z-score", "drop", {"y": -1.0 + 1.0}),
@@ -99,12 +100,19 @@ def test_every_normalisation_and_rule_by_hand(
     assert list(found) == sorted(found, key=lambda name: (-found[name], name))
 
 
-@pytest.mark.parametrize(("normalise", "floor"), [("z-score", -2.0), ("min-max", -1.0), ("none", -500.0)])
-def test_a_member_that_knows_nothing_vetoes_nothing(normalise: Normalise, floor: float) -> None:
-    sure, clueless = {"x": 9.0, "y": 1.0}, {"y": 0.31, "z": 0.30, "x": -500.0}
-    found = fused(sure, clueless, weights={"a": 1.0, "b": 1.0}, normalise=normalise, missing="search", few=2)
-    own = {"z-score": 1.0, "min-max": 1.0, "none": 9.0}[normalise]
-    assert found["x"] == pytest.approx(own + floor)
+def test_a_member_that_knows_nothing_vetoes_nothing() -> None:
+    sure, clueless = {"x": 9.0, "y": 1.0}, {"y": 0.31, "z": 0.30, "w": -400.0, "x": -500.0}
+    found = fused(sure, clueless, weights={"a": 1.0, "b": 1.0}, missing="search", few=2)
+    assert found["x"] == pytest.approx(1.0 - 1.0 - 2.0)
+
+
+def test_what_is_below_a_list_keeps_its_order_and_its_distance_where_that_is_small() -> None:
+    flat = {"p": 1.0, "q": 1.0, "r": 1.0, "s": 1.0}
+    other = {"y": 2.0, "z": 0.0, "p": -0.02, "q": -0.5, "r": -1.5, "s": -4.0}
+    found = fused(flat, other, missing="search", few=4)
+    scores = [found[name] for name in "pqrs"]
+    assert scores == sorted(scores, reverse=True)
+    assert len(set(scores)) == 4
 
 
 def test_weights_multiply_normalised_scores() -> None:
