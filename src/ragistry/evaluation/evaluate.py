@@ -119,7 +119,7 @@ def evaluate(
         )
     if batch < 1:
         raise InvalidInput(f"batch is {batch}; 1 or more is needed")
-    judged = _judged(queries, qrels)
+    judged = judgements_of(queries, qrels)
     ask = search.search if isinstance(search, Retriever) else search
     if not callable(ask):
         raise InvalidInput(
@@ -164,7 +164,7 @@ def measure_run(
             f"none of the {len(run)} queries of the run {name!r} is judged, such as {next(iter(run), '')!r}; the "
             f"judgements are of {len(asked)} queries, such as {next(iter(asked), '')!r}: use files that belong together"
         )
-    judged = _judged(asked, qrels)
+    judged = judgements_of(asked, qrels)
     empty = Ranking((), np.empty(0, np.float32))
     found = {query: run.get(query, empty) for query in judged}
     return _measured(parsed, measures, judged, found, seconds, name, sum(query not in judged for query in run))
@@ -197,8 +197,12 @@ def _measured(
     )
 
 
-def _judged(queries: Mapping[str, str], qrels: Qrels) -> dict[str, Mapping[str, int]]:
-    """The judgements of queries that have any, in the order of the queries."""
+def judgements_of(queries: Mapping[str, str], qrels: Qrels) -> dict[str, Mapping[str, int]]:
+    """The judgements of queries that have any, in the order of the queries.
+
+    Raises:
+        InvalidInput: If no query is judged, a judged query has no text, or a relevance cannot be used.
+    """
     without_text = [query for query, found in qrels.items() if found and query not in queries]
     if without_text:
         raise InvalidInput(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ..errors import InvalidInput, UnknownName
 from ..types import Document
 from .corpus_tasks import first_sentence, keyword, part_of_passage, title
-from .evaluate import _judged
+from .evaluate import judgements_of
 from .limit import limit
 from .task import DEFAULT_MEASURES, Task, agree, corpus_of
 
@@ -60,7 +60,7 @@ def labelled(
         1 of 2 judgements names 1 document that is not in the corpus, such as 'd9'; it counts as not found.
     """
     documents = corpus_of(documents)
-    judged = {query: dict(found) for query, found in _judged(queries, qrels).items()}
+    judged = {query: dict(found) for query, found in judgements_of(queries, qrels).items()}
     held = {document.id for document in documents}
     absent = [id for found in judged.values() for id in found if id not in held]
     total = sum(map(len, judged.values()))
