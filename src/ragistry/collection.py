@@ -14,8 +14,9 @@ from typing import Any
 from .corpus import Change, digest
 from .errors import Corrupt, InvalidInput
 from .metadata import encode, normal
-from .protocols import Retriever, Updatable
-from .registry import Recipe, create
+from .protocols import Retriever
+from .registry import Lesson
+from .retrievers.asking import check_search
 from .rows import checked_ids
 from .store import Store, View
 from .types import Document, Hit, Query, check_text
@@ -132,12 +133,9 @@ class Collection:
             Locked: If another process is writing.
             StorageError: If the disk is full or cannot be written.
         """
-        if isinstance(documents, Document):
-            documents = [documents]
+        documents = [documents] if isinstance(documents, Document) else documents
         if not isinstance(documents, Iterable):
-            raise InvalidInput(
-                f"{documents!r:.100} is {type(documents).__name__}; give Documents or an iterable of them"
-            )
+            raise InvalidInput(f"{documents!r:.100} is {type(documents).__name__}; give Documents or an iterable")
         if batch is None:
             batch = self._store.current().retriever.recipe.batch
         if _whole("batch", batch) < 1:
@@ -186,8 +184,10 @@ class Collection:
         self, queries: Sequence[Query], k: int = 10, *, where: Mapping[str, Any] | None = None
     ) -> list[list[Hit]]:
         """`search` for several queries at once, which is faster than one by one."""
-        _check_queries(queries)
         count = _whole("k", k)
+        check_search(queries, count, None)
+        for query in queries:
+            check_text(query, "the query")
 
         def ask(view: View) -> list[list[Hit]]:
             generation = view.manifest.generation
@@ -246,8 +246,7 @@ class Collection:
 
     def info(self) -> dict[str, Any]:
         """What the collection holds: counts, sizes in bytes, recipe, versions."""
-        view = self._store.current()
-        manifest = view.manifest
+        manifest = self._store.current().manifest
         corpus = sum(p.stat().st_size for p in self.path.glob("corpus.sqlite*"))
         return {
             "path": str(self.path),
@@ -308,7 +307,7 @@ class Collection:
 
         asked = queries if isinstance(queries, Mapping) else read_queries(queries)
         judged = qrels if isinstance(qrels, Mapping) else read_qrels(qrels)
-        ids = {i for documents in judged.values() for i in documents}
+        ids = set().union(*judged.values())
         if ids and not self._store.read(lambda view: self._corpus.digests(ids, at=view.manifest.generation)):
             raise InvalidInput(
                 f"none of the {len(ids)} judged documents is in the collection, such as {min(ids)!r}; judge its own ids"
@@ -316,34 +315,43 @@ class Collection:
         name = str(self._store.current().manifest.recipe["name"])
         return evaluate(self.retriever(), asked, judged, measures, name=name, progress=progress)
 
-    def fit(self, pairs: Any, *, measure: str = "nDCG@10", progress: Callable[[int], None] | None = None) -> Any:
-        """Learn from pairs of query text and document id; what does not help is not kept.
+    def fit(
+        self,
+        pairs: Any,
+        *,
+        measure: str = "nDCG@10",
+        goal: str = "balanced",
+        progress: Callable[[int], None] | None = None,
+    ) -> Any:
+        """Learn from queries with documents that answer them; what does not help is not kept.
 
         Args:
-            pairs: A file (JSONL, TSV, CSV) or an iterable of (query, document id).
+            pairs: A file (JSONL, TSV, CSV), a directory in BEIR's layout, (query, document id) or (query, document id,
+                relevance) in any iterable, or a mapping from query to ids.
             measure: What to improve.
-            progress: Called after each candidate with how many were measured.
+            goal: For retrievers that learn from pairs: whether new queries to documents with examples are to gain (`seen`),
+                those to documents without (`unseen`), or both, and the latter must not lose (`balanced`).
+            progress: Called with 1 after each thing tried.
 
         Returns:
             A `ragistry.evaluation.selection.Fit`: base, fitted and headroom side by side, and whether it was kept.
 
         Raises:
-            InvalidInput: If the pairs name no document of the collection, or are too few.
+            InvalidInput: If the pairs name no document of the collection, are too few, or contradict each other.
         """
-        from .evaluation.files import pairs_of
-        from .evaluation.selection import select
+        from .training.examples import examples_of, judgements
+        from .training.fitting import fitted
 
+        judged = judgements(examples_of(pairs))
         with self._store.writer():
             view = self._store.current()
-            given = pairs_of(pairs)
-            known = set(self._corpus.digests(list({p.document_id for p in given}), at=view.manifest.generation))
-            recipe: Recipe = view.retriever.recipe
-            result = select(given, known, recipe, view.retriever, measure=measure, progress=progress)
+            at = view.manifest.generation
+            known = self._corpus.digests(set().union(*judged.values()), at=at)
+
+            lesson, ids = Lesson(measure, goal, progress=progress), self._corpus.ids(at=at)
+            retriever, result = fitted(view.retriever, judged, known, ids, lesson)
             if result.kept:
-                retriever = create(result.recipe)
-                if not isinstance(retriever, Updatable):
-                    raise InvalidInput(f"the recipe {result.recipe.name!r} builds a retriever that takes no documents")
-                retriever.load(view.manifest.state, self._store.files)
+                retriever = retriever or self._store.rebuilt(view, result.recipe)
                 self._store.commit(view, retriever, [], [], view.manifest.documents)
         return result
 
@@ -382,15 +390,6 @@ class Collection:
                 while len(self._filters) > _FILTERS_KEPT:
                     self._filters.popitem(last=False)
         return known
-
-
-def _check_queries(queries: Sequence[Query]) -> None:
-    if isinstance(queries, str | bytes) or not isinstance(queries, Sequence):
-        raise InvalidInput(f"queries are given as {type(queries).__name__}; give a list of texts")
-    for query in queries:
-        if not isinstance(query, str):
-            raise InvalidInput(f"a query is {type(query).__name__}, a str is needed")
-        check_text(query, "the query")
 
 
 def _whole(name: str, value: int) -> int:

@@ -26,6 +26,10 @@ class ModelNotFound(RagistryError, LookupError):
     """A model that is neither installed, nor a local folder, nor reachable on the hub."""
 
 
+class ServiceError(RagistryError):
+    """A service on the network that cannot be reached, refuses a key, or answers what cannot be used."""
+
+
 class FingerprintMismatch(RagistryError):
     """Vectors made by one encoder met another encoder."""
 

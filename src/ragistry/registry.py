@@ -8,7 +8,7 @@ in `ragistry.recipes`; other packages add theirs through the entry-point group `
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import entry_points
@@ -28,6 +28,9 @@ BUILT_IN = {
     "query-likelihood": "ragistry.recipes.query_likelihood:QueryLikelihoodRecipe",
     "dense": "ragistry.recipes.dense:DenseRecipe",
     "hybrid": "ragistry.recipes.hybrid:HybridRecipe",
+    "adder": "ragistry.recipes.adder:AdderRecipe",
+    "pefa-xs": "ragistry.recipes.pefa:PefaXSRecipe",
+    "pefa-xl": "ragistry.recipes.pefa:PefaXLRecipe",
 }
 _registered: dict[str, type[Recipe]] = {}
 
@@ -51,6 +54,30 @@ class Recipe(BaseModel):
     def variants(self, retriever: Any) -> Iterable[tuple[Recipe, Retriever]]:
         """Other settings of a built retriever that `fit` may choose from, sharing what is stored; none by default."""
         return ()
+
+    def learn(self, retriever: Any, judged: Mapping[str, Mapping[str, int]], ids: Sequence[str], lesson: Lesson) -> Any:
+        """What `fit` learns beyond settings; none where settings are all there is.
+
+        Args:
+            retriever: Built by this recipe, and filled. It must stay as it is.
+            judged: Relevance by query text and document id.
+            ids: Of all documents.
+            lesson: What to improve, and how to tell of progress.
+
+        Returns:
+            The taught retriever and a `ragistry.evaluation.selection.Fit`, or None.
+        """
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What `fit` was asked for: see `Collection.fit`. `skipped` counts pairs whose documents are not there."""
+
+    measure: str = "nDCG@10"
+    goal: str = "balanced"
+    skipped: int = 0
+    progress: Callable[[int], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

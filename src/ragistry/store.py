@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from .corpus import Corpus
 from .errors import Corrupt, InvalidInput, Locked, StorageError
 from .protocols import Retriever, Updatable
-from .registry import create
+from .registry import Recipe, create
 from .storage import (
     MANIFEST,
     ArrayFiles,
@@ -146,6 +146,14 @@ class Store:
         self.corpus.check()
         if expected != found:
             raise Corrupt(f"{str(self.path)!r} should hold {expected} documents, {found} are there; restore it")
+
+    def rebuilt(self, view: View, recipe: Recipe) -> Updatable:
+        """The retriever of a state, with other settings."""
+        retriever = create(recipe)
+        if not isinstance(retriever, Updatable):
+            raise InvalidInput(f"the recipe {recipe.name!r} builds a retriever that takes no documents")
+        retriever.load(view.manifest.state, self.files)
+        return retriever
 
     def commit(
         self, view: View, retriever: Updatable, add: Sequence[Document], remove: Sequence[str], documents: int

@@ -49,6 +49,14 @@ _PAIRS = Layout(
     example='{"query": "who coined the term?", "document_id": "d1"}',
     bare_csv=True,
 )
+_EXAMPLES = Layout(
+    "an example",
+    fields=_PAIRS.fields,
+    columns={2: ("query", "document"), 3: ("query", "document", "relevance")},
+    example='{"query": "who coined the term?", "document_id": "d1", "relevance": 1}',
+    bare_csv=True,
+    optional={"relevance": ("relevance", "score", "rel", "label")},
+)
 _RUN = Layout(
     "a line of a run",
     fields={"query": _QUERY_ID, "document": _DOCUMENT_ID, "score": ("score",)},
@@ -151,6 +159,34 @@ def read_pairs(path: FilePath) -> list[Pair]:
     pairs = [Pair(record.text("query"), record.text("document")) for record in records(path, _PAIRS)]
     _check_filled(pairs, path, _PAIRS)
     return pairs
+
+
+def read_examples(path: FilePath) -> list[tuple[str, str, int]]:
+    """Queries with the id and relevance of a document, 1 where the file gives none: pairs with a third column.
+
+    Args:
+        path: As for `read_pairs`, with one more field or column: `relevance` (or `score`, `label`), a whole number, above
+            0 for a document that answers the query.
+
+    Raises:
+        StorageError: If the file cannot be read.
+        InvalidInput: If it holds none, is not UTF-8, a line does not fit, or a relevance is not a whole number.
+
+    Example:
+        >>> path = getfixture("tmp_path") / "pairs.tsv"
+        >>> path.write_text("fourteen lines?\\tsonnet\\t2\\n")
+        25
+        >>> read_examples(path)
+        [('fourteen lines?', 'sonnet', 2)]
+    """
+    found = []
+    for record in records(path, _EXAMPLES):
+        relevance = record.number("relevance") if record.values.get("relevance") is not None else 1.0
+        if not relevance.is_integer():
+            raise record.error(f"the relevance is {relevance}", "a whole number is needed")
+        found.append((record.text("query"), record.text("document"), int(relevance)))
+    _check_filled(found, path, _EXAMPLES)
+    return found
 
 
 def pairs_of(value: Pairs) -> list[Pair]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from os import PathLike
 from pathlib import Path
@@ -34,6 +34,7 @@ class Layout:
         example: A line as it should be, for messages.
         spaced: Whether white space may separate columns, as in TREC files.
         bare_csv: Whether a CSV file may lack a header.
+        optional: Fields that a record may lack, with their names.
     """
 
     what: str
@@ -42,6 +43,7 @@ class Layout:
     example: str
     spaced: bool = False
     bare_csv: bool = False
+    optional: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def header(self, cells: list[str]) -> tuple[str, ...] | None:
         """The field of each column, "" for others, if these cells name all fields."""
@@ -49,6 +51,7 @@ class Layout:
         found = {field: first for field, known in self.fields.items() if (first := _first(known, names))}
         if len(found) < len(self.fields):
             return None
+        found |= {field: first for field, known in self.optional.items() if (first := _first(known, names))}
         by_name = {name: field for field, name in found.items()}
         return tuple(by_name.pop(name, "") for name in names)
 
@@ -163,7 +166,8 @@ def shortened(text: str, length: int = 60) -> str:
 def _json_records(path: Path, layout: Layout, lines: Iterator[tuple[int, str]]) -> Iterator[Record]:
     for number, found in json_objects(path, lines):
         by_name = {name.lower(): value for name, value in found.items()}
-        values = {field: by_name[name] for field, known in layout.fields.items() if (name := _first(known, by_name))}
+        named = (*layout.fields.items(), *layout.optional.items())
+        values = {field: by_name[name] for field, known in named if (name := _first(known, by_name))}
         missing = [field for field in layout.fields if field not in values]
         if missing:
             raise InvalidInput(

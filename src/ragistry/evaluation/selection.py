@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from typing import Any
 
-from ..errors import InvalidInput
 from ..protocols import Retriever
 from ..registry import Recipe
-from ..types import Among, Pair, Ranking
+from ..types import Among, Ranking
 from .evaluate import Evaluation, evaluate
 from .significance import compare
 
@@ -35,6 +33,12 @@ class Fit:
         candidates: How many other settings were tried.
         queries: How many queries chose, and how many validated.
         skipped: Pairs left out because the collection does not hold their document.
+        goal: What was to be improved, for retrievers that learn from pairs: `seen`, `unseen` or `balanced`.
+        parts: For those, by kind of held-out query, `seen` or `unseen`: `queries`, `base`, `fitted`, `headroom` and `p`.
+        chosen: What was learnt, in words.
+        tried: By candidate, its means on seen and unseen queries, null where there are none.
+        history: The validation curve, as JSON.
+        seconds: What it took.
     """
 
     recipe: Recipe
@@ -47,6 +51,12 @@ class Fit:
     candidates: int
     queries: tuple[int, int]
     skipped: int
+    goal: str = ""
+    parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    chosen: str = ""
+    tried: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    history: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -54,8 +64,8 @@ class Fit:
 
 
 def select(
-    pairs: Sequence[Pair],
-    known: AbstractSet[str],
+    judged: Mapping[str, Mapping[str, int]],
+    skipped: int,
     recipe: Recipe,
     retriever: Retriever,
     *,
@@ -69,26 +79,14 @@ def select(
     on the next question is none.
 
     Args:
-        pairs: Query texts and the ids of documents that answer them.
-        known: The ids that the collection holds.
+        judged: Relevance by query text and document id, of documents that are there.
+        skipped: How many pairs were left out, whose documents are not.
         recipe: The settings in use.
         retriever: The retriever in use.
         measure: What to improve.
         progress: Called after each candidate.
-
-    Raises:
-        InvalidInput: If fewer than 10 queries have a known document.
     """
-    answers: dict[str, dict[str, int]] = {}
-    for query, document_id in pairs:
-        if document_id in known:
-            answers.setdefault(query, {})[document_id] = 1
-    skipped = sum(pair.document_id not in known for pair in pairs)
-    if len(answers) < FEWEST_QUERIES:
-        raise InvalidInput(
-            f"{len(answers)} queries name a document of the collection ({skipped} of {len(pairs)} pairs do not), at least "
-            f"{FEWEST_QUERIES} are needed to learn from; add pairs, or check that their ids are those of the collection"
-        )
+    answers = {query: dict(found) for query, found in judged.items() if any(value > 0 for value in found.values())}
     order = sorted(answers, key=lambda query: blake2b(query.encode("utf-8", "replace")).digest())
     choosing, validating = order[::2], order[1::2]
 
@@ -132,7 +130,7 @@ class _Perfect:
     def search(self, queries: Sequence[str], k: int = 10, *, among: Among = None) -> list[Ranking]:
         rankings = self.retriever.search(queries, max(k, DEPTH), among=among)
         return [
-            Ranking.of(ranking.ids, [float(i in self.answers[query]) for i in ranking.ids], k)
+            Ranking.of(ranking.ids, [float(self.answers[query].get(i, 0)) for i in ranking.ids], k)
             for query, ranking in zip(queries, rankings, strict=True)
         ]
 

@@ -140,6 +140,16 @@ def interval(values: Sequence[float], *, level: float = 0.95, samples: int = 10_
     return float(found.low), float(found.high)
 
 
+def randomisation_test(differences: npt.ArrayLike, *, samples: int = 100_000, seed: int = 0) -> float:
+    """The two-sided p of paired differences, one for each query, as `compare` finds it.
+
+    Example:
+        >>> randomisation_test([1.0] * 8)
+        0.0078125
+    """
+    return _randomisation_test(np.asarray(differences, np.float64), samples, seed)
+
+
 def holm(ps: Sequence[float]) -> list[float]:
     """Probabilities corrected for their number by Holm's step-down method (1979), in the order given.
 

@@ -6,17 +6,23 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from ..protocols import Encoder, Retriever
+from ..protocols import Encoder, Index, Retriever
 from ..registry import Recipe, require
-from ..types import Role
 
 
 class DenseRecipe(Recipe):
     """Nearness of meaning, by an embedding model: paraphrases and questions that share no word with their answer."""
 
     summary: ClassVar[str] = "nearness of meaning, by an embedding model"
-    name: Literal["dense"] = "dense"
-    model: Annotated[str, Field(description="a model's name, or the path of a local folder")] = "all-MiniLM-L6-v2"
+    name: str = "dense"
+    model: Annotated[
+        str, Field(description="a model's name, the path of a local folder, or a name given to `register_encoder`")
+    ] = "all-MiniLM-L6-v2"
+    url: Annotated[
+        str | None, Field(description="of a service that speaks OpenAI's protocol; `model` is then its name there")
+    ] = None
+    dimensions: Annotated[int | None, Field(gt=0, description="asked of the service; null: the model's own")] = None
+    requests_per_minute: Annotated[float | None, Field(gt=0, description="the most that the service allows")] = None
     pooling: Annotated[
         Literal["mean", "cls", "last"] | None, Field(description="null: as the model's own configuration says")
     ] = None
@@ -42,22 +48,31 @@ class DenseRecipe(Recipe):
 
     def build(self) -> Retriever:
         """A searcher over embeddings."""
-        require("torch", "dense")
-        require("transformers", "dense")
-        require("faiss", "dense")
-        from ..encoders.backbones import stack
-        from ..encoders.cached import Cached
-        from ..indexes.faiss import Faiss
         from ..retrievers.searcher import Searcher
 
-        prompts: dict[Role, str | None] = {"query": self.query_prompt, "document": self.document_prompt}
-        encoder: Encoder = stack(
+        return Searcher(self.encoder(), self.empty())
+
+    def encoder(self) -> Encoder:
+        """The embedding model, with a cache if there is a file for it."""
+        require("faiss", "dense")
+        from ..encoders.cached import Cached
+        from ..encoders.named import encoder
+
+        found = encoder(
             self.model,
+            url=self.url,
+            dimensions=self.dimensions,
+            requests_per_minute=self.requests_per_minute,
             pooling=self.pooling,
-            prompts={role: prompt for role, prompt in prompts.items() if prompt is not None},
+            query_prompt=self.query_prompt,
+            document_prompt=self.document_prompt,
             max_length=self.max_length,
             precision=self.precision,
         )
-        if self.cache:
-            encoder = Cached(encoder, self.cache)
-        return Searcher(encoder, Faiss(self.index, probes=self.probes, ef=self.ef))
+        return Cached(found, self.cache) if self.cache else found
+
+    def empty(self) -> Index:
+        """An index without vectors."""
+        from ..indexes.faiss import Faiss
+
+        return Faiss(self.index, probes=self.probes, ef=self.ef)

@@ -115,9 +115,13 @@ class Searcher:
         computed = cast(Floats, self.encoder.encode(list(first.values()), "document")) if first else ()
         by_text = dict(zip(first, computed, strict=True))
         if known:
-            copied = cast(Floats, self.index.vectors([same[document.id] for document in known]))
+            copied = self._copied([same[document.id] for document in known])
             by_text |= {document.full_text: vector for document, vector in zip(known, copied, strict=True)}
         return np.stack([by_text[document.full_text] for document in documents])
+
+    def _copied(self, ids: Sequence[str]) -> Floats:
+        """Vectors as the encoder made them."""
+        return cast(Floats, self.index.vectors(ids))
 
     def _encoded(self, queries: Sequence[Query]) -> Vectors:
         """Query vectors. Dense ones are kept for a while: a fusion asks the same query again, and models are slow."""
