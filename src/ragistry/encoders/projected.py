@@ -290,6 +290,7 @@ def _dimension(form: str, role: str, arrays: Arrays) -> int:
         sizes: dict[str, int] = {}
         fits = all(
             arrays[name].ndim == 2
+            and bool(arrays[name].size)
             and all(
                 sizes.setdefault(letter, size) == size for letter, size in zip(shape, arrays[name].shape, strict=True)
             )

@@ -162,7 +162,7 @@ class Stack:
     def _encode_chunk(self, loaded: Loaded, texts: Sequence[str], role: Role) -> Floats:
         tokens = loaded.tokenise(texts)
         batches = list(_batches([len(ids) for ids in tokens], self.batch_tokens))
-        pool = _pool(self.threads)
+        pool = workers(self.threads)
         futures = [pool.submit(self._forward, loaded, [tokens[i] for i in batch], role) for batch in batches]
         try:
             vectors = np.concatenate([future.result() for future in futures])
@@ -221,8 +221,14 @@ _pools: dict[int, ThreadPoolExecutor] = {}
 _pools_lock = threading.Lock()
 
 
-def _pool(threads: int | None) -> ThreadPoolExecutor:
-    """The process's workers for this many cores, each with its own share of them."""
+def workers(threads: int | None = None) -> ThreadPoolExecutor:
+    """The process's workers for this many cores, each with its own share of them.
+
+    Work side by side does not stall when another process is busy, as operations shared between cores do, many times over.
+
+    Args:
+        threads: Cores; as many as torch is set to use by default.
+    """
     cores = threads or torch.get_num_threads()
     with _pools_lock:
         if cores not in _pools:

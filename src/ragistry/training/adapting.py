@@ -8,15 +8,17 @@ from itertools import product
 from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
+import torch
 from scipy.sparse import csr_array
 from torch import nn
 
 from ..encoders.projected import Form, Projection, unit
+from ..encoders.stack import workers
 from ..encoders.steps.residual import Residual, Side
 from ..errors import InvalidInput
 from ..retrievers.adapted import Memory, crowding
 from ..types import Bools, Floats, Ints
-from .crossfit import Candidate, Choice, Goal, Judge, crossfit
+from .crossfit import Candidate, Choice, Goal, Judge, Scores, crossfit
 from .folds import FOLDS, Fold, folds
 from .losses import Loss, Sum
 from .losses.ranking import InfoNCE, PairwiseLogistic, Triplet
@@ -161,26 +163,24 @@ def adapt(
     ]
     judge = Judge(problem.judged, problem.ids, measure)
     histories: dict[Settings, History] = {}
-
-    def base(rows: Ints) -> Floats:
-        return problem.asked[rows] @ problem.held.T
+    # Every fold has a core of its own; that is faster than sharing one, and much faster beside other programs.
+    pool = workers()
 
     def propose(fold: Fold) -> Iterator[Candidate]:
-        if not len(fold.train):
-            return
-        for settings in tried:
-            watching = None if settings in histories else judge  # one curve is enough to look at
+        for settings in tried if len(fold.train) else ():
+            watching = judge if fold is divided[0] else None  # one curve is enough to look at
             looks, history = _train(problem, settings, fold.train, watching, fold, goal, progress)
-            histories.setdefault(settings, history)
+            if watching is not None:
+                histories[settings] = history
             yield from _candidates(problem, settings, fold, looks, goal, shares)
 
-    choice = crossfit(judge, divided, base, propose, goal)
+    choice = crossfit(judge, divided, _scores(problem.asked, problem.held), propose, goal, pool)
     if not choice.label:
         return Learnt(None, None, choice, None, 0, next(iter(histories.values()), History()))
     first: Mapping[str, Any] = choice.settings[0]
     settings, epoch = cast(Settings, first["settings"]), int(first["epoch"])
     rows = np.flatnonzero(np.diff(problem.answers().indptr)).astype(np.int64)
-    looks, _ = _train(problem, settings, rows, None, None, goal, progress, until=epoch)
+    looks, _ = pool.submit(_train, problem, settings, rows, None, None, goal, progress, until=epoch).result()
     projection = looks[epoch] if epoch else None
     memory = None
     scale = float(np.mean([found["scale"] for found in choice.settings]))
@@ -256,14 +256,9 @@ def _train(
             progress(1)
         if judge is None or fold is None:
             return {}
-        held = projection(problem.held, "document")
-        found = {}
-        for part, some in (("seen", fold.seen[:200]), ("unseen", fold.unseen[:200])):
-            if len(some):
-                asked = projection(problem.asked[some], "query")
-                places = {row: i for i, row in enumerate(some.tolist())}
-                scores = judge.values(some, lambda rows, a=asked, p=places: a[[p[r] for r in rows.tolist()]] @ held.T)  # type: ignore[misc]
-                found[part] = float(scores.mean())
+        scores = _scores(projection(problem.asked, "query"), projection(problem.held, "document"))
+        held_out = {"seen": fold.seen[:200], "unseen": fold.unseen[:200]}
+        found = {part: float(judge.values(some, scores).mean()) for part, some in held_out.items() if len(some)}
         wanted = [value for part, value in found.items() if goal in (part, "balanced")] or list(found.values())
         return {"goal": float(np.mean(wanted))} | found
 
@@ -288,7 +283,7 @@ def _candidates(
     warm = np.zeros(len(problem.ids), bool)
     warm[problem.answers(fold.train).indices] = True
     sample = fold.unseen[:300]
-    fair = _warm_share(problem.asked[sample] @ problem.held.T, warm) if len(sample) else 1.0
+    fair = _warm_share(_products(problem.asked[sample], problem.held), warm) if len(sample) else 1.0
     last = max(looks)
     for epoch, found in looks.items():
         projection = found if epoch else None
@@ -302,11 +297,11 @@ def _candidates(
             if changes:
                 held = remembered(problem, projection, fold.train, share, damping=damping)(problem.ids, plain)
                 if goal != "seen" and len(sample):
-                    scale = _fair_scale(asked[sample] @ held.T, warm, fair)
+                    scale = _fair_scale(_products(asked[sample], held), warm, fair)
                     held = np.where(warm[:, None], held * np.float32(scale), held)
             chosen = {"settings": settings, "epoch": epoch, "share": share, "damping": damping, "scale": scale}
             label = f"{settings.label()}; epoch {epoch}; memory {1 - share:.2f}; damping {damping:g}"
-            yield Candidate(label, chosen, lambda rows, a=asked, h=held: a[rows] @ h.T)  # type: ignore[misc]
+            yield Candidate(label, chosen, _scores(asked, held))
 
 
 def _fair_scale(scores: Floats, warm: Bools, fair: float) -> float:
@@ -328,6 +323,17 @@ def _warm_share(scores: Floats, warm: Bools) -> float:
     k = min(NEAR, scores.shape[1])
     near = np.argpartition(-scores, k - 1, axis=1)[:, :k]
     return float(warm[near].mean())
+
+
+def _scores(asked: Floats, held: Floats) -> Scores:
+    """Inner products of queries by row with all documents."""
+    return lambda rows: _products(asked[rows], held)
+
+
+def _products(queries: Floats, documents: Floats) -> Floats:
+    """Inner products [n, m], by torch, which keeps to the cores of the worker that asks."""
+    found: Floats = (torch.from_numpy(queries) @ torch.from_numpy(documents).T).numpy()
+    return found
 
 
 def _capped(fold: Fold) -> Fold:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -11,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from ..evaluation.measures import depth_of, parse_measure, values
+from ..evaluation import measures
+from ..evaluation.measures import depth_of, parse_measure
 from ..evaluation.significance import randomisation_test
 from ..types import Floats, Ints, Ranking
 from .folds import Fold
@@ -109,8 +111,10 @@ class Judge:
         step = max(1, _CELLS // self.judged.shape[1])
         for first in range(0, len(rows), step):
             for line in scores(rows[first : first + step]):
-                near = np.argpartition(-line, k - 1)[:k] if k < len(line) else np.arange(len(line))
-                found.append(near[np.lexsort((self.rank[near], -line[near]))])
+                near = np.arange(len(line))
+                if k < len(line):  # whatever ties with the last one is looked at, so that ids decide
+                    near = np.flatnonzero(line >= np.partition(line, len(line) - k)[len(line) - k])
+                found.append(near[np.lexsort((self.rank[near], -line[near]))][:k])
         return found
 
     def headroom(self, rows: Ints, scores: Scores) -> Doubles:
@@ -119,7 +123,8 @@ class Judge:
         sorted_ = []
         for row, near in zip(rows, best, strict=True):
             relevance = np.zeros(self.judged.shape[1], np.float32)
-            relevance[self.judged[[row]].indices] = self.judged[[row]].data
+            start, end = self.judged.indptr[row], self.judged.indptr[row + 1]
+            relevance[self.judged.indices[start:end]] = self.judged.data[start:end]
             sorted_.append(near[np.argsort(-relevance[near], kind="stable")][: self.depth])
         return self._measured(rows, sorted_)
 
@@ -132,7 +137,7 @@ class Judge:
             run[str(i)] = Ranking(tuple(map(str, near.tolist())), np.arange(len(near), 0, -1, dtype=np.float32))
         if not qrels:
             return np.empty(0)
-        [found] = values([self.measure], qrels, run)
+        [found] = measures.values([self.measure], qrels, run)
         return np.array([found[str(i)] for i in range(len(rows))])
 
 
@@ -142,6 +147,7 @@ def crossfit(
     base: Scores,
     propose: Callable[[Fold], Iterator[Candidate]],
     goal: Goal,
+    pool: ThreadPoolExecutor | None = None,
 ) -> Choice:
     """Fit candidates on each fold's training rows, measure them on its held-out ones, and choose.
 
@@ -152,15 +158,23 @@ def crossfit(
         propose: Makes the candidates of a fold: in every fold the same labels.
         goal: Whose mean is to be high: that of queries whose documents were `seen` with other queries, of those `unseen`,
             or of both means (`balanced`), in which case a candidate on which unseen queries lose is out.
+        pool: Works on folds side by side.
     """
     rows = [{"seen": fold.seen, "unseen": fold.unseen} for fold in divided]
     bases = [{part: judge.values(of[part], base) for part in PARTS} for of in rows]
     tried: dict[str, Tried] = {"": Tried([{}] * len(divided), bases)}
-    for fold, of in zip(divided, rows, strict=True):
-        for candidate in propose(fold):
-            one = tried.setdefault(candidate.label, Tried())
-            one.settings.append(candidate.settings)
-            one.values.append({part: judge.values(of[part], candidate.scores) for part in PARTS})
+
+    def work(number: int) -> list[tuple[str, Mapping[str, Any], dict[str, Doubles]]]:
+        return [
+            (one.label, one.settings, {part: judge.values(rows[number][part], one.scores) for part in PARTS})
+            for one in propose(divided[number])
+        ]
+
+    for found in (pool.map if pool else map)(work, range(len(divided))):
+        for name, settings, values in found:
+            one = tried.setdefault(name, Tried())
+            one.settings.append(settings)
+            one.values.append(values)
     full = {label: one for label, one in tried.items() if len(one.values) == len(divided)}
     everything = range(len(divided))
     label = _best(full, everything, goal)

@@ -41,8 +41,8 @@ def fitted(
         total = sum(map(len, judged.values()))
         raise InvalidInput(
             f"{answered} queries have an answer in the collection ({skipped} of {total} pairs name documents that it does "
-            f"not hold), at least {FEWEST_QUERIES} are needed to learn from; add pairs, or check that their ids are those of "
-            "the collection"
+            f"not hold), at least {FEWEST_QUERIES} are needed to learn from; add pairs, or check that their ids are those "
+            "of the collection"
         )
     recipe: Recipe = retriever.recipe
     learnt = recipe.learn(retriever, here, ids, replace(lesson, skipped=skipped))

@@ -15,7 +15,7 @@ from ..types import Ints
 FOLDS = 5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Fold:
     """Rows of queries: those to learn from, those to test on whose documents are `seen` by others, and those `unseen`."""
 
@@ -42,18 +42,18 @@ def folds(judged: csr_array, queries: Sequence[str], documents: Sequence[str], r
     part = _parts(answers, queries, documents)
     rows = np.flatnonzero(np.diff(answers.indptr))
     turn = np.array([_hash(f"seen {queries[row]}") % FOLDS for row in rows.tolist()])
-    bounds = [(part[answers[[row]].indices].min(), part[answers[[row]].indices].max()) for row in rows.tolist()]
+    own = {row: answers.indices[answers.indptr[row] : answers.indptr[row + 1]] for row in rows.tolist()}
+    bounds = [(part[found].min(), part[found].max()) for found in own.values()]
     low, high = np.array([b[0] for b in bounds]), np.array([b[1] for b in bounds])
     for fold in range(runs):
         unseen = (low == fold) & (high == fold)
-        mixed = ~unseen & np.array([fold in part[answers[[row]].indices] for row in rows.tolist()], bool)
+        mixed = ~unseen & np.array([fold in part[found] for found in own.values()], bool)
         staying = rows[~unseen & ~mixed]
         count = np.asarray(answers[staying].sum(axis=0)).ravel()
         seen = []
-        for row in sorted(rows[~unseen & ~mixed & (turn == fold)], key=lambda row: _hash(queries[row])):
-            own = answers[[row]].indices
-            if (count[own] > 1).all():
-                count[own] -= 1
+        for row in sorted(rows[~unseen & ~mixed & (turn == fold)].tolist(), key=lambda row: _hash(queries[row])):
+            if (count[own[row]] > 1).all():
+                count[own[row]] -= 1
                 seen.append(row)
         held = np.array(sorted(seen), np.int64)
         yield Fold(np.setdiff1d(staying, held), held, rows[unseen])

@@ -34,6 +34,7 @@ def problem_of(retriever: Any, judged: Mapping[str, Mapping[str, int]], ids: Seq
         InvalidInput: If fewer than 10 queries have an answer, or vectors are not finite.
     """
     queries = [query for query, found in judged.items() if found]
+    retriever._check()  # vectors of another encoder would teach nonsense
     asked = np.asarray(retriever.encoder.encode(queries, "query"), np.float32)
     if len(ids) > POOL:
         near = retriever.index.search(retriever.turned(asked), 50)
@@ -81,6 +82,7 @@ def report_of(
     choice: Choice, recipe: Recipe, lesson: Lesson, queries: int, chosen: str, history: Mapping[str, Any]
 ) -> Fit:
     """What cross-fitting found, as `fit` reports it."""
+    without = "" if lesson.goal == "seen" else " without a loss on unseen documents"
     return Fit(
         recipe=recipe,
         kept=bool(choice.label) and choice.fitted > choice.base and choice.p < SIGNIFICANT,
@@ -94,7 +96,7 @@ def report_of(
         skipped=lesson.skipped,
         goal=lesson.goal,
         parts={name: asdict(part) for name, part in choice.parts.items()},
-        chosen=chosen if choice.label else "nothing: no candidate was better without a loss on unseen documents",
+        chosen=chosen if choice.label else f"nothing, as no candidate was better{without}",
         tried={
             label: cast(Any, tuple(None if math.isnan(value) else value for value in means))
             for label, means in choice.tried.items()
@@ -108,7 +110,7 @@ def in_words(learnt: Learnt) -> str:
     """What was chosen, in words."""
     if learnt.settings is None:
         return ""
-    parts = [f"{learnt.settings.label()}, {learnt.epoch} epochs" if learnt.projection is not None else "no map"]
+    parts = [f"{_map(learnt.settings)}, {learnt.epoch} epochs" if learnt.projection is not None else "no map"]
     if (memory := learnt.memory) is not None:
         if memory.share < 1:
             parts.append(f"documents moved {1 - memory.share:.0%} of the way to the queries they answered")
@@ -117,3 +119,10 @@ def in_words(learnt: Learnt) -> str:
         if memory.damping:
             parts.append(f"documents near to many queries damped by {memory.damping:g}")
     return "; ".join(parts)
+
+
+def _map(settings: Settings) -> str:
+    form = {"linear": "a linear map", "softmax": "a dictionary"}[settings.form]
+    size = "" if settings.rank is None else f" of rank {settings.rank}"
+    side = {"query": "of queries", "both": "of queries and another of documents", "shared": "of queries and documents"}
+    return f"{form}{size} {side[settings.side]} (loss {settings.loss})"

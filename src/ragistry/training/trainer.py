@@ -148,20 +148,20 @@ class Trainer:
             InvalidInput: If the loss stops being a number.
         """
         weights = [weight for module in (encoder, loss) for weight in module.parameters() if weight.requires_grad]
-        total = self.epochs * len(sampler)
+        total, last = self.epochs * len(sampler), self.epochs if until is None else until
         optimiser = torch.optim.AdamW(weights, lr=self.rate, weight_decay=self.decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, total, self.warmup))
         history, best, kept, waited = History(), -math.inf, copy.deepcopy(encoder.state_dict()), 0
         began, losses, every, step = perf_counter(), list[float](), -(-self.epochs // self.looks), 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            for epoch in range((self.epochs if until is None else until) + 1):
+            for epoch in range(last + 1):
                 if epoch:
                     for batch in self._batches(epoch, encoder, sampler, source):
                         losses.append(_step(encoder, loss, batch, optimiser))
                         schedule.step()
                         loss.after_step(encoder, step := step + 1)
-                if epoch % every and epoch != self.epochs:
+                if epoch % every and epoch != last:
                     continue
                 values = _measured(encoder, epoch, measure)
                 mean = float(np.mean(losses)) if losses else None

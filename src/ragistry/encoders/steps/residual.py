@@ -126,7 +126,7 @@ def residual_of(projection: Projection) -> Residual:
     return step
 
 
-def _parameters(dimension: int, form: Form, rank: int | None, draw: torch.Generator) -> nn.ParameterDict:
+def _parameters(dimension: int, form: Form, rank: int | None, draw: torch.Generator) -> nn.Module:
     def random(*shape: int) -> Tensor:
         drawn: Tensor = torch.randn(*shape, generator=draw) / dimension**0.5
         return drawn
@@ -138,7 +138,10 @@ def _parameters(dimension: int, form: Form, rank: int | None, draw: torch.Genera
         parts = {"down": random(dimension, rank), "up": torch.zeros(rank, dimension)}
     else:
         parts = {"weight": torch.zeros(dimension, dimension)}
-    return nn.ParameterDict({name: nn.Parameter(value) for name, value in parts.items()})
+    held = nn.Module()  # no ParameterDict, which has methods `keys` and `values`
+    for name, value in parts.items():
+        held.register_parameter(name, nn.Parameter(value))
+    return held
 
 
 def _ratio(before: Tensor, after: Tensor) -> Tensor:
