@@ -33,13 +33,13 @@ from .console import (
     show,
     show_change,
     show_evaluation,
-    show_fit,
     show_hits,
     show_info,
     show_json,
     show_table,
 )
 from .errors import InvalidInput
+from .fitting import fit
 
 if TYPE_CHECKING:
     from .collection import Collection
@@ -274,34 +274,7 @@ def evaluate(
 
 
 app.command()(compare)
-
-
-@app.command()
-def fit(
-    directory: Directory,
-    pairs: Annotated[
-        Path, typer.Argument(metavar="PAIRS", help="Queries with the id of a document that answers them.")
-    ],
-    measure: Annotated[str, typer.Option(metavar="NAME", help="What to improve.")] = "nDCG@10",
-    as_json: Json = False,
-) -> None:
-    """Learn settings from queries with known answers: JSON Lines, TSV or CSV of `query` and `document_id`.
-
-    Settings are chosen on half of the queries and kept only if they help on the other half beyond chance.
-    """
-    from .collection import Collection
-    from .mirror import differences
-    from .registry import recipe
-
-    with Collection.open(directory) as collection:
-        before = collection.recipe
-        total = sum(1 for _ in recipe(before).variants(collection.retriever()))
-        with Bar("Trying", "candidates", total) as bar:
-            found = collection.fit(pairs, measure=measure, progress=bar.advance)
-    if as_json:
-        show_json(found.to_json())
-    else:
-        show_fit(found, differences(before, found.recipe.model_dump(mode="json")))
+app.command()(fit)
 
 
 @app.command()

@@ -17,7 +17,7 @@ from rich.console import Console, RenderableType
 from rich.filesize import decimal
 from rich.measure import Measurement
 from rich.padding import Padding
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
@@ -197,7 +197,7 @@ def show_evaluation(found: Evaluation) -> None:
 
 
 def show_fit(found: Fit, changes: Sequence[tuple[str, Any, Any]]) -> None:
-    """What fitting brought, and what it changed."""
+    """What choosing settings brought, and what it changed."""
     chosen, tested = found.queries
     _show_pairs(
         {
@@ -213,10 +213,15 @@ def show_fit(found: Fit, changes: Sequence[tuple[str, Any, Any]]) -> None:
         show(f"not kept, for a gain like this may be chance (p = {found.p:.3f}): more pairs may tell")
     else:
         show("nothing helped, so the settings stay as they were")
-    skipped = f"; {counted(found.skipped, 'pair')} left out, as their documents are not there" if found.skipped else ""
     show(
-        f"{counted(found.candidates, 'candidate')} tried on {counted(chosen, 'query')}, measured on {tested} others{skipped}"
+        f"{counted(found.candidates, 'candidate')} tried on {counted(chosen, 'query')}, measured on {tested} others"
+        f"{left_out(found)}"
     )
+
+
+def left_out(found: Fit) -> str:
+    """What is said of pairs that could not be used."""
+    return f"; {counted(found.skipped, 'pair')} left out, as their documents are not there" if found.skipped else ""
 
 
 def show_info(found: Mapping[str, Any]) -> None:
@@ -271,12 +276,12 @@ def _columned(rows: Sequence[Text], columns: Sequence[tuple[str, Sequence[Text]]
 
 
 class Bar:
-    """A progress bar with rate and time left, on standard error and only if that is a terminal.
+    """A progress bar with rate and time left, or time passed, on standard error and only if that is a terminal.
 
     Args:
         doing: What is being done, such as "Indexing".
         unit: What is counted, such as "documents".
-        total: When all is done, in the units of `advance`'s `amount`; None if it is not known.
+        total: When all is done, in the units of `advance`'s `amount`; None if it is not known: the bar then only moves.
     """
 
     def __init__(self, doing: str, unit: str, total: float | None) -> None:
@@ -285,7 +290,7 @@ class Bar:
             BarColumn(),
             TaskProgressColumn(),
             TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(elapsed_when_finished=True),
+            TimeElapsedColumn() if total is None else TimeRemainingColumn(elapsed_when_finished=True),
         )
         self.count = 0
         self._unit = unit
@@ -312,7 +317,8 @@ class Bar:
         self.count += count
         if not self._progress.disable:
             elapsed = self._progress.tasks[0].elapsed or 1e-9
-            rate = f"{self.count:,} {self._unit}, {self.count / elapsed:,.0f}/s"
+            speed = self.count / elapsed
+            rate = f"{self.count:,} {self._unit}, {speed:,.{0 if speed >= 10 else 1}f}/s"
             self._progress.update(self._task, advance=count if amount is None else amount, rate=rate)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from ..protocols import Retriever
-from ..registry import Nested, Recipe, create, recipe
+from ..registry import Lesson, Nested, Recipe, create, recipe
 
 
 class HybridRecipe(Recipe):
@@ -58,6 +58,14 @@ class HybridRecipe(Recipe):
             yield other, other._fuse(members)
         other = self.model_copy(update={"weights": {}, "method": "reciprocal-rank"})
         yield other, other._fuse(members)
+
+    def learn(self, retriever: Any, judged: Mapping[str, Mapping[str, int]], ids: Sequence[str], lesson: Lesson) -> Any:
+        """Teach the members that can learn, then choose weights; none where there are none, and only weights are chosen."""
+        if all(type(member).learn is Recipe.learn for member in self.members.values()):
+            return None
+        from ..training.members import teach_members
+
+        return teach_members(retriever, self, judged, ids, lesson, lambda other, members: other._fuse(dict(members)))
 
     def _fuse(self, members: dict[str, Any]) -> Retriever:
         from ..retrievers.fuse import Fuse

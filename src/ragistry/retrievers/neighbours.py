@@ -123,6 +123,8 @@ class Neighbours(Searcher):
         for number, similarity in near:
             for id in self.answers[int(number)]:
                 lent[id] = lent.get(id, 0.0) + similarity / self.neighbours
+        if losing := sum(value < 0 for value in lent.values()):  # may fall behind as many that are not among the best k
+            found = self.index.search(vector, k + losing, among=among)[0]
         others = self._present(set(lent) - set(found.ids), among)
         scores = dict(found)
         if others:
