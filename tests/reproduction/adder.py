@@ -6,7 +6,7 @@
 Each is fitted on `train` alone, as `Collection.fit` does it (its own held-out queries choose), and measured on `test` once.
 `seen` are test queries of which a relevant document also answers a training query, `unseen` the others. With the packages
 llama-index-finetuning and llama-index-embeddings-adapter installed, LlamaIndex's own adapter is trained beside, by its own
-defaults; without them that row is missing. Needs RAGISTRY_DATA; embeddings are kept in `adder.cache.sqlite` beside this file.
+defaults; without them that row is missing. Needs RAGISTRY_DATA; embeddings are kept in `adder.cache.sqlite` beside this.
 """
 
 from __future__ import annotations
@@ -162,13 +162,13 @@ def llama(data: Data, base: Any, judged: Any) -> tuple[Any, float]:
     return base.taught(data.ids, Projection("linear", {"query": {"weight": delta}})), seconds
 
 
-def rows_of(name: str, sizes: Sequence[int], seeds: Sequence[int]) -> list[Row]:
+def rows_of(name: str, arms: Sequence[str], sizes: Sequence[int], seeds: Sequence[int]) -> list[Row]:
     """Everything on one data set."""
     data = Data(name)
     untaught = data.retriever({"name": "adder"})
     base = data.measured(untaught, "base")
     found = [data.row("base (all-MiniLM-L6-v2)", base, base, data.judged, "", 0.0)]
-    for label, spec in ARMS.items():
+    for label, spec in ((label, ARMS[label]) for label in arms):
         taught, kept, seconds = learnt(data, spec, data.judged)
         found.append(data.row(label, data.measured(taught, label), base, data.judged, kept, seconds))
         print(found[-1], flush=True)
@@ -199,9 +199,7 @@ def table(rows: Sequence[Row]) -> str:
             means = " | ".join(f"{row.means[measure]:.3f}" for measure in MEASURES)
             parts = " | ".join("" if value is None else f"{value:.3f}" for value in (row.seen, row.unseen))
             p = "" if row.p is None else "< .001" if row.p < 0.001 else f"{row.p:.3f}"
-            lines.append(
-                f"| {row.name} | {row.pairs:,} | {means} | {p} | {parts} | {row.kept} | {row.seconds:.1f} |"
-            )
+            lines.append(f"| {row.name} | {row.pairs:,} | {means} | {p} | {parts} | {row.kept} | {row.seconds:.1f} |")
     return "\n".join(lines) + "\n"
 
 
@@ -209,20 +207,21 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", default=list(SETS))
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS), metavar="NAME")
     parser.add_argument("--sizes", nargs="*", type=int, default=[100, 300, 1000], help="for the first data set")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--output", type=Path, default=HERE / "adder.md")
     given = parser.parse_args()
     rows: list[Row] = []
     for number, name in enumerate(given.sets):
-        rows += rows_of(name, given.sizes if not number else [], given.seeds)
+        rows += rows_of(name, given.arms, given.sizes if not number else [], given.seeds)
         head = (
             "# Adapted embeddings, measured\n\n"
             f"Written by `{Path(__file__).name}` on {platform.processor() or platform.machine()}, Python "
-            f"{platform.python_version()}. Fitted on train, measured on test, once. `p`: paired randomisation test on nDCG@10 "
-            "against the base. `seen`: a relevant document also answers a training query. `kept by fit`: whether held-out "
-            "training queries said that it helps; what would not be kept is measured all the same. Seconds are without "
-            "encoding.\n"
+            f"{platform.python_version()}. Fitted on train, measured on test, once. `p`: paired randomisation test on "
+            "nDCG@10 against the base. `seen`: a relevant document also answers a training query. `kept by fit`: whether "
+            "held-out training queries said that it helps; what would not be kept is measured all the same. Seconds are "
+            "without encoding.\n"
         )
         given.output.write_text(head + table(rows), encoding="utf-8")
     sys.stdout.write(table(rows))

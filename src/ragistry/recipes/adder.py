@@ -77,9 +77,10 @@ class AdderRecipe(DenseRecipe):
         """Learn a map and a memory from pairs."""
         from ..training.teaching import teach
 
-        return teach(retriever, self, self._tried(len(judged)), judged, ids, lesson)
+        return teach(retriever, self, self.settings(len(judged)), judged, ids, lesson)
 
-    def _tried(self, queries: int) -> list[Any]:
+    def settings(self, queries: int) -> list[Any]:
+        """What is tried for so many queries: one, or with `rank="auto"` several."""
         from ..training.adapting import Settings
 
         temperature = self.temperature or (0.05 if queries >= ENOUGH else 0.1)
