@@ -16,11 +16,6 @@ if TYPE_CHECKING:
     from .collection import Collection
     from .evaluation.selection import Fit
 
-_LEGEND = (
-    "seen: other queries taught the documents that answer these; unseen: none did",
-    "base: untaught; headroom: base's first 100 hits in perfect order; p: how likely such a difference is by chance",
-)
-
 
 def fit(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The collection's directory.", show_default=False)],
@@ -79,8 +74,8 @@ def fit(
     with Collection.open(directory) as collection:
         given = _made(collection) if pairs is None else pairs
         before = collection.recipe
-        settings = sum(1 for _ in recipe(before).variants(collection.retriever()))
-        with Bar("Learning", "candidates" if settings else "measurements", settings or None) as bar:
+        total = None if _learns(recipe(before)) else sum(1 for _ in recipe(before).variants(collection.retriever()))
+        with Bar("Learning", "measurements" if total is None else "candidates", total) as bar:
             found = collection.fit(given, measure=measure, goal=goal, progress=bar.advance)
     drawn = plot is not None and _drawn(found, plot)
     if as_json:
@@ -98,15 +93,18 @@ def show_learnt(found: Fit) -> None:
     """Of a retriever that learns from pairs: what was learnt, what it brings where, and whether it was kept."""
     from .evaluation.selection import SIGNIFICANT
 
-    show(Text(f"learnt: {found.chosen}\n\n{found.measure} on queries that were held out, not learnt from:"))
+    show(Text(f"chosen: {found.chosen}\n\n{found.measure} on queries that were held out, not learnt from:"))
     overall = {"base": found.base, "fitted": found.fitted, "headroom": found.headroom, "p": found.p}
+    overall |= {} if found.parts else {"queries": found.queries[1]}
     rows: Mapping[str, Mapping[str, float]] = {**found.parts, f"overall ({found.goal})": overall}
     columns = {"queries": [f"{row['queries']:,}" if "queries" in row else "" for row in rows.values()]}
     columns |= {name: [f"{row[name]:.4f}" for row in rows.values()] for name in ("base", "fitted", "headroom")}
     columns["p"] = ["<0.001" if row["p"] < 0.001 else f"{row['p']:.3f}" for row in rows.values()]
     show_columns([Text(name) for name in rows], [(name, [*map(Text, cells)]) for name, cells in columns.items()])
-    for line in _LEGEND:
-        show(Text(line, "dim"))
+    if found.parts:
+        show(Text("seen: other queries taught the documents that answer these; unseen: none did", "dim"))
+    base = "untaught" if found.parts else "as it was"
+    show(Text(f"base: {base}; headroom: its best 100 in perfect order; p: how likely by chance", "dim"))
     if curve := _curve(found.history):
         show(Text(f"\nby epoch of training, in one of the trials: {curve}"))
     if found.kept:
@@ -126,6 +124,14 @@ def _curve(history: Mapping[str, Any]) -> str:
     """The values on held-out queries; none where nothing was trained."""
     points = [(point["epoch"], point["values"]) for point in history.get("points", ())]
     return ", ".join(f"{epoch} {values['goal']:.3f}" for epoch, values in points if "goal" in values)
+
+
+def _learns(recipe: Any) -> bool:
+    """Whether a recipe, or one that it joins, learns more than settings."""
+    from .registry import Recipe
+
+    members = getattr(recipe, "members", None)
+    return any(map(_learns, members.values())) if members else type(recipe).learn is not Recipe.learn
 
 
 def _made(collection: Collection) -> Any:

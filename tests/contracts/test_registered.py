@@ -25,6 +25,10 @@ SPECS: dict[str, dict[str, Any]] = {
     "dirichlet": {"name": "query-likelihood", "mu": 50},
     "jelinek-mercer": {"name": "query-likelihood", "smoothing": "jelinek-mercer"},
     "dense": DENSE,
+    "adder": {**DENSE, "name": "adder"},
+    "adder of queries": {**DENSE, "name": "adder", "form": "softmax", "rank": 8, "side": "query"},
+    "pefa-xs": {**DENSE, "name": "pefa-xs"},
+    "pefa-xl": {**DENSE, "name": "pefa-xl"},
     "hybrid": {"name": "hybrid", "members": {"bm25": "bm25", "dense": DENSE}},
     "hybrid of words": {
         "name": "hybrid",

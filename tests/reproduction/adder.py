@@ -1,7 +1,9 @@
 """Adapted embeddings measured on real data: what each way of learning from pairs brings, on documents seen and unseen.
 
-    python tests/reproduction/adder.py            # every data set, about 40 minutes on 2 cores; writes adder.md beside it
+    python tests/reproduction/adder.py            # every data set, half an hour on 2 cores; writes adder.md beside it
     python tests/reproduction/adder.py --sets conala scifact
+
+An interrupted run continues: rows are kept in `adder.json`, to be deleted after a change of the code that is measured.
 
 Each is fitted on `train` alone, as `Collection.fit` does it (its own held-out queries choose), and measured on `test` once.
 `seen` are test queries of which a relevant document also answers a training query, `unseen` the others. With the packages
@@ -12,12 +14,14 @@ defaults; without them that row is missing. Needs RAGISTRY_DATA; embeddings are 
 from __future__ import annotations
 
 import argparse
+import json
 import platform
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -33,7 +37,7 @@ from ragistry.registry import Lesson
 HERE = Path(__file__).parent
 MEASURES = ("nDCG@1", "nDCG@3", "nDCG@5", "nDCG@10")
 SETS = ("nl2bash", "conala", "python-apidocs", "scifact")
-PAPER = {"form": "softmax", "rank": 64, "loss": "triplet", "negatives": "corpus", "memory": False}
+PAPER = {"form": "softmax", "rank": 64, "loss": "triplet", "negatives": "mined", "memory": False}
 ARMS: dict[str, dict[str, Any]] = {
     "adder, as it is by default": {"name": "adder"},
     "adder, query side": {"name": "adder", "side": "query"},
@@ -41,7 +45,6 @@ ARMS: dict[str, dict[str, Any]] = {
     "ADDER2 (the same, both sides)": {"name": "adder", "side": "both", **PAPER},
     "low-rank linear, both sides": {"name": "adder", "rank": 64, "memory": False},
     "full linear, both sides": {"name": "adder", "memory": False},
-    "full linear, negatives from the whole corpus": {"name": "adder", "memory": False, "negatives": "corpus"},
     "Search-Adaptor style": {
         "name": "adder",
         "side": "shared",
@@ -54,6 +57,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "PEFA-XS, lengths as in the paper": {"name": "pefa-xs", "keep_length": False},
     "PEFA-XL": {"name": "pefa-xl"},
 }
+BASE = "base (all-MiniLM-L6-v2)"
 LLAMA = "LlamaIndex adapter, its own defaults"
 
 
@@ -162,28 +166,44 @@ def llama(data: Data, base: Any, judged: Any) -> tuple[Any, float]:
     return base.taught(data.ids, Projection("linear", {"query": {"weight": delta}})), seconds
 
 
-def rows_of(name: str, arms: Sequence[str], sizes: Sequence[int], seeds: Sequence[int]) -> list[Row]:
-    """Everything on one data set."""
+class Rows:
+    """What was measured, kept in a file from one run to the next."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.all = [Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
+
+    def has(self, data: str, name: str) -> bool:
+        """Whether it was measured before."""
+        return any((row.data, row.name) == (data, name) for row in self.all)
+
+    def add(self, row: Row) -> None:
+        """Keep and show."""
+        self.all.append(row)
+        self.path.write_text(json.dumps([asdict(row) for row in self.all], indent=1), encoding="utf-8")
+        print(f"{row.data}: {row.name}: nDCG@10 {row.means['nDCG@10']:.3f}, {row.seconds:.1f} s", flush=True)
+
+
+def measure(name: str, arms: Sequence[str], sizes: Sequence[int], seeds: Sequence[int], rows: Rows) -> None:
+    """Everything on one data set that was not measured before."""
     data = Data(name)
     untaught = data.retriever({"name": "adder"})
     base = data.measured(untaught, "base")
-    found = [data.row("base (all-MiniLM-L6-v2)", base, base, data.judged, "", 0.0)]
-    for label, spec in ((label, ARMS[label]) for label in arms):
-        taught, kept, seconds = learnt(data, spec, data.judged)
-        found.append(data.row(label, data.measured(taught, label), base, data.judged, kept, seconds))
-        print(found[-1], flush=True)
-    if find_spec("llama_index") and find_spec("llama_index.finetuning"):
+    if not rows.has(name, BASE):
+        rows.add(data.row(BASE, base, base, data.judged, "", 0.0))
+    for label in arms:
+        if not rows.has(name, label):
+            taught, kept, seconds = learnt(data, ARMS[label], data.judged)
+            rows.add(data.row(label, data.measured(taught, label), base, data.judged, kept, seconds))
+    if find_spec("llama_index") and find_spec("llama_index.finetuning") and not rows.has(name, LLAMA):
         taught, seconds = llama(data, untaught, data.judged)
-        found.append(data.row(LLAMA, data.measured(taught, LLAMA), base, data.judged, "", seconds))
-        print(found[-1], flush=True)
-    for size in sizes:
-        for seed in seeds:
+        rows.add(data.row(LLAMA, data.measured(taught, LLAMA), base, data.judged, "", seconds))
+    for size, seed in product(sizes, seeds):
+        label = f"adder, {size:,} queries, seed {seed}"
+        if not rows.has(name, label):
             judged = data.some(size, seed)
             taught, kept, seconds = learnt(data, {"name": "adder"}, judged, seed)
-            label = f"adder, {size:,} queries, seed {seed}"
-            found.append(data.row(label, data.measured(taught, label), base, judged, kept, seconds))
-            print(found[-1], flush=True)
-    return found
+            rows.add(data.row(label, data.measured(taught, label), base, judged, kept, seconds))
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -195,7 +215,9 @@ def table(rows: Sequence[Row]) -> str:
             "| | pairs of queries | nDCG@1 | @3 | @5 | @10 | p to base | seen @10 | unseen @10 | kept by fit | seconds |",
             "|---|---|---|---|---|---|---|---|---|---|---|",
         ]
-        for row in (row for row in rows if row.data == name):
+        order = [BASE, *ARMS, LLAMA]
+        own = [row for row in rows if row.data == name]
+        for row in sorted(own, key=lambda row: order.index(row.name) if row.name in order else len(order)):
             means = " | ".join(f"{row.means[measure]:.3f}" for measure in MEASURES)
             parts = " | ".join("" if value is None else f"{value:.3f}" for value in (row.seen, row.unseen))
             p = "" if row.p is None else "< .001" if row.p < 0.001 else f"{row.p:.3f}"
@@ -208,13 +230,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", default=list(SETS))
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS), metavar="NAME")
-    parser.add_argument("--sizes", nargs="*", type=int, default=[100, 300, 1000], help="for the first data set")
+    parser.add_argument("--sizes", nargs="*", type=int, default=[100, 300, 1000], help="for nl2bash")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--output", type=Path, default=HERE / "adder.md")
     given = parser.parse_args()
-    rows: list[Row] = []
-    for number, name in enumerate(given.sets):
-        rows += rows_of(name, given.arms, given.sizes if not number else [], given.seeds)
+    rows = Rows(HERE / "adder.json")
+    for name in given.sets:
+        measure(name, given.arms, given.sizes if name == SETS[0] else [], given.seeds, rows)
         head = (
             "# Adapted embeddings, measured\n\n"
             f"Written by `{Path(__file__).name}` on {platform.processor() or platform.machine()}, Python "
@@ -223,8 +245,8 @@ def main() -> None:
             "held-out training queries said that it helps; what would not be kept is measured all the same. Seconds are "
             "without encoding.\n"
         )
-        given.output.write_text(head + table(rows), encoding="utf-8")
-    sys.stdout.write(table(rows))
+        given.output.write_text(head + table(rows.all), encoding="utf-8")
+    sys.stdout.write(table(rows.all))
 
 
 if __name__ == "__main__":

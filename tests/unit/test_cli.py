@@ -68,12 +68,12 @@ def texts(directory: Path) -> set[str]:
         return {document.text for document in collection.documents()}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["schema", "dense"], ["--version"], ["index", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["schema", "dense"], ["--version"], ["fit", "--help"]])
 def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys\nfrom ragistry.cli import app\n"
         f"app({arguments!r}, standalone_mode=False)\n"
-        "print([m for m in ('torch', 'faiss', 'transformers', 'numba', 'langchain_core') if m in sys.modules])"
+        "print([m for m in ('torch', 'faiss', 'transformers', 'numba', 'langchain_core', 'matplotlib') if m in sys.modules])"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.splitlines()[-1] == "[]"
@@ -309,18 +309,18 @@ def test_fit_and_index_again(tmp_path: Path) -> None:
                 [Document(f"long{number}", f"{word} {word} {filler}"), Document(f"short{number}", f"{word} x")]
             )
     (tmp_path / "pairs.tsv").write_text("".join(f"{word}\tlong{number}\n" for number, word in enumerate(words)))
-    shown = run("fit", tmp_path / "c", tmp_path / "pairs.tsv").stdout
+    shown = run("fit", tmp_path / "c", "--pairs", tmp_path / "pairs.tsv").stdout
     assert re.search(r"best other settings +1\.0000", shown)
     assert "kept: " in shown
     assert "b 0.75 → " in shown
-    again = run_json("fit", tmp_path / "c", tmp_path / "pairs.tsv")
+    again = run_json("fit", tmp_path / "c", "--pairs", tmp_path / "pairs.tsv")
     assert (again["kept"], again["base"]) == (False, 1.0)
     (tmp_path / "new.txt").write_text("One more.")
     run("index", tmp_path / "new.txt", "-o", tmp_path / "c", "--retriever", "bm25")
     assert run_json("info", tmp_path / "c")["recipe"] == again["recipe"]
-    assert "nothing helped" in run("fit", tmp_path / "c", tmp_path / "pairs.tsv").stdout
+    assert "nothing helped" in run("fit", tmp_path / "c", "--pairs", tmp_path / "pairs.tsv").stdout
     (tmp_path / "few.tsv").write_text("termax\tlong0\n")
-    assert run_json("fit", tmp_path / "c", tmp_path / "few.tsv", code=2)["error"]["type"] == "InvalidInput"
+    assert run_json("fit", tmp_path / "c", "--pairs", tmp_path / "few.tsv", code=2)["error"]["type"] == "InvalidInput"
 
 
 def test_info(indexed: Path) -> None:

@@ -59,6 +59,11 @@ class Projection:
                 f"an adapter of form {self.form!r} for {sorted(self.arrays)} cannot be used; the forms are "
                 f"{', '.join(get_args(Form))}, the roles {', '.join(get_args(Role))}"
             )
+        arrays = {
+            role: {name: np.ascontiguousarray(value, np.float32) for name, value in found.items()}
+            for role, found in self.arrays.items()
+        }
+        object.__setattr__(self, "arrays", arrays)
         dimensions = {_dimension(self.form, role, arrays) for role, arrays in self.arrays.items()}
         if len(dimensions) > 1:
             raise InvalidInput(f"an adapter has maps of dimension {sorted(dimensions)}; one for all roles is needed")
@@ -235,7 +240,7 @@ def packed(projection: Projection, fingerprint: str) -> bytes:
         for name, value in arrays.items()
     }
     about = {"format": FORMAT, "form": projection.form, "fingerprint": fingerprint}
-    return save(tensors, {**about, "checksum": projection.fingerprint()})
+    return save(tensors, {**about, "checksum": _checksum(projection, fingerprint)})
 
 
 def unpacked(content: bytes, source: str) -> tuple[Projection, str]:
@@ -260,7 +265,7 @@ def unpacked(content: bytes, source: str) -> tuple[Projection, str]:
         projection = Projection(form, arrays)
     except (SafetensorError, ValueError, InvalidInput) as error:
         raise Corrupt(f"{source!r} is damaged ({_first_line(error)}); restore it from a copy, or fit again") from None
-    if projection.fingerprint() != about.get("checksum"):
+    if about.get("checksum") != _checksum(projection, about.get("fingerprint", "")):
         raise Corrupt(f"{source!r} is damaged: it fails its checksum; restore it from a copy, or fit again")
     return projection, about.get("fingerprint", "")
 
@@ -275,6 +280,10 @@ def lengths(vectors: Floats) -> Floats:
     """float32 [n, 1]."""
     found: Floats = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
     return found
+
+
+def _checksum(projection: Projection, made_over: str) -> str:
+    return hashlib.sha256(f"{projection.fingerprint()}\n{made_over}".encode()).hexdigest()
 
 
 def _metadata(content: bytes) -> dict[str, str]:

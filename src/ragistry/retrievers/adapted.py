@@ -131,7 +131,7 @@ class Adapted(Searcher):
         >>> base = Function(lambda texts: [[len(text), 1.0] for text in texts], "length")
         >>> searcher = Adapted(base, Faiss, Faiss)
         >>> searcher.add([Document("1", "fourteen lines"), Document("2", "three")])
-        >>> taught = searcher.taught(["1", "2"], memory=Memory(("2",), np.array([[1.0, 0.05]], np.float32), share=0.1))
+        >>> taught = searcher.taught(["1", "2"], memory=Memory(("2",), np.array([[1.0, 0.1]], np.float32), share=0.1))
         >>> [hits[0].ids[0] for hits in (searcher.search(["how many?"]), taught.search(["how many?"]))]
         ['1', '2']
     """
@@ -162,7 +162,7 @@ class Adapted(Searcher):
 
     def remove(self, ids: Iterable[str]) -> None:
         """Take ids out; ids that are not there are passed over."""
-        gone = list(ids)
+        gone = ids if isinstance(ids, str) else list(ids)  # a text, which the index refuses, would pass as its letters
         super().remove(gone)
         if self.raw is not None:
             self.raw.remove(gone)

@@ -265,8 +265,6 @@ def _train(
     trainer = Trainer(epochs=epochs, rate=settings.rate, looks=LOOKS, seed=settings.seed)
     loss = loss_of(settings, dimension)
     history = trainer.fit(step, loss, sampler, Stored(problem.asked, problem.held), measure=measure, until=until)
-    if until is not None and until not in looks:
-        looks[until] = step.projection()
     return looks, history
 
 

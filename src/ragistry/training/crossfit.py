@@ -209,6 +209,8 @@ def _best(tried: Mapping[str, Tried], folds: Sequence[int], goal: Goal) -> str:
     aims = _aims(goal, {part: sum(len(tried[""].values[i][part]) for i in folds) for part in PARTS})
 
     def worth(label: str) -> float:
+        if not aims:
+            return 0.0 if label else 1.0  # nothing says that anything helps
         seen, unseen = (_mean(tried[label], folds, part) for part in PARTS)
         if goal != "seen" and label and _loses(tried[label], tried[""], folds):
             return -math.inf

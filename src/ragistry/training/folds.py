@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -13,6 +13,8 @@ from scipy.sparse.csgraph import connected_components
 from ..types import Ints
 
 FOLDS = 5
+TEACHING, TESTING = 0.4, 0.05
+"""Shares of the queries below which holding out documents leaves too little to teach or to test."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,12 +26,14 @@ class Fold:
     unseen: Ints
 
 
-def folds(judged: csr_array, queries: Sequence[str], documents: Sequence[str], runs: int = FOLDS) -> Iterator[Fold]:
+def folds(judged: csr_array, queries: Sequence[str], documents: Sequence[str], runs: int = FOLDS) -> list[Fold]:
     """Five ways to divide queries, of which the first `runs` are given.
 
     Each holds out a fifth of the answering documents *together with all their queries* (unseen), and of the other queries up
     to a fifth whose every answer is also that of a query that stays (seen). A query with answers on both sides of the cut
-    neither teaches nor tests. The division follows from the texts and ids alone, whatever their order.
+    neither teaches nor tests. Where queries share so many answers that this leaves too little to teach or to test, a fifth
+    of the queries is held out, whatever their documents: seen are then those with an answer that is also that of a query
+    that stays. The division follows from the texts and ids alone, whatever their order.
 
     Args:
         judged: Relevance, CSR [queries, documents].
@@ -39,12 +43,23 @@ def folds(judged: csr_array, queries: Sequence[str], documents: Sequence[str], r
     """
     answers = csr_array((judged.data > 0, judged.indices, judged.indptr), shape=judged.shape).astype(np.int64)
     answers.eliminate_zeros()
-    part = _parts(answers, queries, documents)
     rows = np.flatnonzero(np.diff(answers.indptr))
-    turn = np.array([_hash(f"seen {queries[row]}") % FOLDS for row in rows.tolist()])
     own = {row: answers.indices[answers.indptr[row] : answers.indptr[row + 1]] for row in rows.tolist()}
-    bounds = [(part[found].min(), part[found].max()) for found in own.values()]
-    low, high = np.array([b[0] for b in bounds]), np.array([b[1] for b in bounds])
+    found = list(_by_document(answers, own, queries, documents, runs))
+    for fold in found:
+        held = len(fold.seen) + len(fold.unseen)
+        if len(fold.train) < TEACHING * len(rows) or held < TESTING * len(rows):
+            return list(_by_query(answers, own, queries, runs))
+    return found
+
+
+def _by_document(
+    answers: csr_array, own: Mapping[int, Ints], queries: Sequence[str], documents: Sequence[str], runs: int
+) -> Iterator[Fold]:
+    part = _parts(answers, queries, documents)
+    rows = np.array(list(own), np.int64)
+    turn = np.array([_hash(f"seen {queries[row]}") % FOLDS for row in own])
+    low, high = (np.array([pick(part[found]) for found in own.values()]) for pick in (np.min, np.max))
     for fold in range(runs):
         unseen = (low == fold) & (high == fold)
         mixed = ~unseen & np.array([fold in part[found] for found in own.values()], bool)
@@ -57,6 +72,16 @@ def folds(judged: csr_array, queries: Sequence[str], documents: Sequence[str], r
                 seen.append(row)
         held = np.array(sorted(seen), np.int64)
         yield Fold(np.setdiff1d(staying, held), held, rows[unseen])
+
+
+def _by_query(answers: csr_array, own: Mapping[int, Ints], queries: Sequence[str], runs: int) -> Iterator[Fold]:
+    order = np.array(sorted(own, key=lambda row: _hash(queries[row])), np.int64)
+    for fold in range(runs):
+        held, train = np.sort(order[fold::FOLDS]), np.sort(np.delete(order, np.s_[fold::FOLDS]))
+        taught = np.zeros(answers.shape[1], bool)
+        taught[answers[train].indices] = True
+        seen = np.array([taught[own[row]].any() for row in held.tolist()], bool)
+        yield Fold(train, held[seen], held[~seen])
 
 
 def _parts(answers: csr_array, queries: Sequence[str], documents: Sequence[str]) -> Ints:

@@ -79,7 +79,7 @@ def teach_members(
         queries=(len(teaching) + len(choosing), len(comparing)),
         skipped=lesson.skipped,
         goal=lesson.goal,
-        chosen="; ".join(f"{name}: {found.chosen}" for name, found in fits.items()),
+        chosen="; ".join([*(f"{name}: {found.chosen}" for name, found in fits.items()), _weights(chosen)]),
         seconds=round(perf_counter() - began, 2),
     )
     return final, fit
@@ -96,6 +96,13 @@ def _taught(
             members[name], fits[name] = learnt
             members[name].recipe = recipe.members[name]
     return members, fits
+
+
+def _weights(recipe: Any) -> str:
+    if recipe.method != "interpolation":
+        return "reciprocal ranks"
+    shown = ", ".join(f"{name} {recipe.weights.get(name, 1):g}" for name in recipe.members)
+    return f"weights: {shown}"
 
 
 def _measured(retriever: Retriever, judged: Judged, lesson: Lesson, name: str = "") -> Evaluation:

@@ -88,16 +88,17 @@ def _made(documents: Sequence[Document], queries: int, seed: int) -> list[_Asked
         except InvalidInput:  # no document can be asked for in this way
             continue
         found = [(text, list(task.qrels[query])) for query, text in task.queries.items()]
-        if kind in ("first-sentence", "title"):
+        if kind == "title":
             found = [(text, ids) for text, ids in found if len(ids) <= SHARED and not sentences.issuperset(ids)]
-            sentences = {id for _, ids in found for id in ids}
         else:
-            found = [(text, ids) for text, ids in found if _only_one(text, occurrences)]
+            found = [(text, ids) for text, ids in found if len(ids) <= SHARED and _only(ids, text, occurrences)]
+        if kind == "first-sentence":
+            sentences = {id for _, ids in found for id in ids}
         made.append(found)
     return made
 
 
-def _only_one(text: str, found: Occurrences) -> bool:
-    """Whether one document alone holds all the words of a text."""
+def _only(ids: Sequence[str], text: str, found: Occurrences) -> bool:
+    """Whether no more documents than these hold all the words of a text."""
     keys = found.keys(text)
-    return bool(len(keys)) and len(found.holding(keys)) == 1
+    return bool(len(keys)) and len(found.holding(keys)) <= len(ids)

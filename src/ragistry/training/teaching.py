@@ -115,7 +115,7 @@ def in_words(learnt: Learnt) -> str:
         if memory.share < 1:
             parts.append(f"documents moved {1 - memory.share:.0%} of the way to the queries they answered")
         if memory.scale < 1:
-            parts.append(f"their scores times {memory.scale:.3f}, so that they do not hide documents without examples")
+            parts.append(f"scores of documents with examples times {memory.scale:.3f}, so that they hide no others")
         if memory.damping:
             parts.append(f"documents near to many queries damped by {memory.damping:g}")
     return "; ".join(parts)

@@ -78,9 +78,10 @@ class Residual(Step):
     def start(self, role: Role, vectors: Floats) -> None:
         """Begin a dictionary's keys at some of the vectors that it will see, which it learns from faster."""
         if self.form == "softmax" and role in self.maps and len(vectors):
-            rows = np.linspace(0, len(vectors) - 1, self.rank or 1).astype(int)
+            count = min(self.rank or 1, len(vectors))  # beyond that, keys stay random: equal ones would learn alike
+            rows = np.linspace(0, len(vectors) - 1, count).astype(int)
             with torch.no_grad():
-                self.maps[role].get_parameter("keys").copy_(torch.from_numpy(vectors[rows]) * _SCALE)
+                self.maps[role].get_parameter("keys")[:count].copy_(torch.from_numpy(vectors[rows]) * _SCALE)
 
     def forward(self, features: Features, role: Role) -> Features:
         """Replace `vector`, where this role has a residual."""

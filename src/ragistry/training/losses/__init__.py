@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ...encoders.steps import Features
+from ...errors import InvalidInput
 
 Similarity: TypeAlias = Literal["cosine", "dot"]
 
@@ -48,10 +49,15 @@ class Sum(Loss):
 
     Args:
         parts: Losses with their weights.
+
+    Raises:
+        InvalidInput: If there is none.
     """
 
     def __init__(self, parts: Sequence[tuple[float, Loss]]) -> None:
         super().__init__()
+        if not parts:
+            raise InvalidInput("no losses were given to add up; give at least one with its weight")
         self.weights = [weight for weight, _ in parts]
         self.parts = nn.ModuleList(part for _, part in parts)
 
@@ -70,7 +76,13 @@ class Sum(Loss):
 
 
 def similarities(encoder: nn.Module, batch: Batch, similarity: Similarity) -> Tensor:
-    """float32 [b, m]."""
+    """float32 [b, m].
+
+    Raises:
+        InvalidInput: If the similarity is not known.
+    """
+    if similarity not in get_args(Similarity):
+        raise InvalidInput(f"the similarity {similarity!r} is not known; use one of {', '.join(get_args(Similarity))}")
     queries, documents = encoder(batch.queries, "query")["vector"], encoder(batch.documents, "document")["vector"]
     if similarity == "cosine":
         queries, documents = functional.normalize(queries, dim=-1), functional.normalize(documents, dim=-1)
