@@ -323,7 +323,7 @@ class Collection:
         goal: str = "balanced",
         progress: Callable[[int], None] | None = None,
     ) -> Any:
-        """Learn from queries with documents that answer them; what does not help is not kept.
+        """Learn from queries with documents that answer them; what does not help is not kept. Every fit starts anew.
 
         Args:
             pairs: A file (JSONL, TSV, CSV), a directory in BEIR's layout, (query, document id) or (query, document id,

@@ -36,7 +36,7 @@ CROWD = 1000
 SCALES = tuple(1 - 0.025 * step for step in range(17))
 MOST = 600
 """Queries of a kind that a fold measures."""
-STEPS = 150
+STEPS = 80
 """Fewer steps than these hardly move a residual."""
 FEWEST = 10
 FEW, MANY = 150, 3000
@@ -156,7 +156,7 @@ def adapt(
         measure: What to improve.
         goal: See `crossfit`.
         shares: Of memory, where the settings remember and change documents.
-        progress: Called with 1 after each look at a model in training, `looks(...)` times at most.
+        progress: Called with 1 after each look at a model in training.
     """
     divided = [
         _capped(fold) for fold in folds(problem.judged, problem.queries, problem.ids, runs_of(len(problem.queries)))

@@ -31,9 +31,9 @@ def draw(history: History, path: Path, title: str = "") -> None:
     for name in history.points[0].values if history.points else ():
         values = [point.values[name] for point in history.points]
         axes.plot(epochs, values, marker="o", markersize=3, label=name, color=COLOURS.get(name))
-    axes.axvline(history.best, color="grey", linestyle=":", label=f"kept: epoch {history.best}")
+    axes.axvline(history.best, color="grey", linestyle=":", label=f"chosen: epoch {history.best}")
     axes.set(xlabel="epoch (0: untrained)", ylabel="on held-out queries", title=title)
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
     losses = [(point.epoch, point.loss) for point in history.points if point.loss is not None]
     if losses:
         other = axes.twinx()
