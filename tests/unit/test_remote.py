@@ -488,9 +488,7 @@ def test_bad_items_reach_no_network(endpoint: Endpoint, bad: Any) -> None:
 
 
 def test_by_name_with_a_url(endpoint: Endpoint) -> None:
-    encoder = named(
-        "small", url=endpoint.url, key_variable="MY_KEY", dimensions=4, requests_per_minute=1e6, query_prompt="q: "
-    )
+    encoder = named("small", url=endpoint.url, dimensions=4, requests_per_minute=1e6, query_prompt="q: ")
     assert isinstance(encoder, Remote)
     assert encoder.encode(["cat"], "query").shape == (1, 4)
     assert endpoint.inputs() == [["q: cat"]]
@@ -500,8 +498,23 @@ def test_by_name_with_a_url(endpoint: Endpoint) -> None:
 def test_by_name_options_of_another_kind_are_refused() -> None:
     with pytest.raises(InvalidInput, match="pooling, max_length, precision"):
         named("small", url="http://localhost/v1", pooling="cls", max_length=5, precision="fp32")
-    with pytest.raises(InvalidInput, match="key_variable, dimensions, requests_per_minute"):
-        named("all-MiniLM-L6-v2", key_variable="MY_KEY", dimensions=5, requests_per_minute=5)
+    with pytest.raises(InvalidInput, match="dimensions, requests_per_minute"):
+        named("all-MiniLM-L6-v2", dimensions=5, requests_per_minute=5)
+
+
+@pytest.mark.parametrize(
+    ("url", "variable"),
+    [
+        ("https://api.openai.com/v1", "OPENAI_API_KEY"),
+        ("https://api.openai.com.evil.example/v1", "RAGISTRY_API_KEY"),
+        ("http://api.openai.com/v1", "RAGISTRY_API_KEY"),
+        ("https://elsewhere.example/v1", "RAGISTRY_API_KEY"),
+    ],
+)
+def test_the_key_of_openai_goes_nowhere_else(url: str, variable: str) -> None:
+    encoder = named("small", url=url)
+    assert isinstance(encoder, Remote)
+    assert encoder.key_variable == variable
 
 
 def test_by_name_one_of_your_own() -> None:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from ..protocols import Retriever
 from ..registry import Lesson
-from .dense import DenseRecipe
+from .embedding import EmbeddingRecipe
 
 RANKS = (32, 128)
 """Tried by `rank="auto"`, besides the full map."""
@@ -17,7 +17,7 @@ ENOUGH = 3000
 """Queries from which on the harder temperature is better (nl2bash dev, held-out parts of conala's train)."""
 
 
-class AdderRecipe(DenseRecipe):
+class AdderRecipe(EmbeddingRecipe):
     """Dense retrieval that `fit` teaches your task: a small map over frozen vectors, nothing is encoded again.
 
     Until it is fitted it ranks as `dense` does, exactly. Source: ADDER, arXiv:2310.05380 (2023), with `form="softmax"` and

@@ -2,77 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field
-
-from ..protocols import Encoder, Index, Retriever
-from ..registry import Recipe, require
+from ..protocols import Retriever
+from .embedding import EmbeddingRecipe
 
 
-class DenseRecipe(Recipe):
+class DenseRecipe(EmbeddingRecipe):
     """Nearness of meaning, by an embedding model: paraphrases and questions that share no word with their answer."""
 
     summary: ClassVar[str] = "nearness of meaning, by an embedding model"
-    name: str = "dense"
-    model: Annotated[
-        str, Field(description="a model's name, the path of a local folder, or a name given to `register_encoder`")
-    ] = "all-MiniLM-L6-v2"
-    url: Annotated[
-        str | None, Field(description="of a service that speaks OpenAI's protocol; `model` is then its name there")
-    ] = None
-    dimensions: Annotated[int | None, Field(gt=0, description="asked of the service; null: the model's own")] = None
-    requests_per_minute: Annotated[float | None, Field(gt=0, description="the most that the service allows")] = None
-    pooling: Annotated[
-        Literal["mean", "cls", "last"] | None, Field(description="null: as the model's own configuration says")
-    ] = None
-    query_prompt: Annotated[str | None, Field(description="put before queries; null: the model's own")] = None
-    document_prompt: Annotated[str | None, Field(description="put before documents; null: the model's own")] = None
-    max_length: Annotated[int | None, Field(gt=0, description="in tokens; null: the model's own")] = None
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16"], Field(description="auto: bf16 where the processor is faster with it")
-    ] = "auto"
-    index: Annotated[str, Field(description="a faiss factory string: Flat, HNSW32, IVF256,Flat, SQ8, PQ48, ...")] = (
-        "Flat"
-    )
-    probes: Annotated[int | None, Field(gt=0, description="lists an IVF index looks into")] = None
-    ef: Annotated[int | None, Field(gt=0, description="candidates an HNSW index keeps while searching")] = None
-    cache: Annotated[
-        str | None, Field(description="a file that keeps embeddings by content, to be shared between collections")
-    ] = None
-
-    @property
-    def batch(self) -> int:
-        """A few seconds' work for a model on a laptop."""
-        return 512
+    name: Literal["dense"] = "dense"
 
     def build(self) -> Retriever:
         """A searcher over embeddings."""
         from ..retrievers.searcher import Searcher
 
         return Searcher(self.encoder(), self.empty())
-
-    def encoder(self) -> Encoder:
-        """The embedding model, with a cache if there is a file for it."""
-        require("faiss", "dense")
-        from ..encoders.cached import Cached
-        from ..encoders.named import encoder
-
-        found = encoder(
-            self.model,
-            url=self.url,
-            dimensions=self.dimensions,
-            requests_per_minute=self.requests_per_minute,
-            pooling=self.pooling,
-            query_prompt=self.query_prompt,
-            document_prompt=self.document_prompt,
-            max_length=self.max_length,
-            precision=self.precision,
-        )
-        return Cached(found, self.cache) if self.cache else found
-
-    def empty(self) -> Index:
-        """An index without vectors."""
-        from ..indexes.faiss import Faiss
-
-        return Faiss(self.index, probes=self.probes, ef=self.ef)

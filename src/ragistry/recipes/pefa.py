@@ -9,10 +9,10 @@ from pydantic import Field
 
 from ..protocols import Retriever
 from ..registry import Lesson
-from .dense import DenseRecipe
+from .embedding import EmbeddingRecipe
 
 
-class PefaXSRecipe(DenseRecipe):
+class PefaXSRecipe(EmbeddingRecipe):
     """One index: each document moves towards the mean of the queries it answered. `fit` fills it and trains nothing.
 
     Source: PEFA-XS, arXiv:2312.02429 (WSDM 2024). Deviation: documents keep their length (`keep_length=False` is the
@@ -38,7 +38,7 @@ class PefaXSRecipe(DenseRecipe):
         return move_documents(retriever, self, judged, ids, lesson, share=self.share, keep_length=self.keep_length)
 
 
-class PefaXLRecipe(DenseRecipe):
+class PefaXLRecipe(EmbeddingRecipe):
     """Two indexes: of documents, and of the queries that `fit` was given, whose answers lend their score; no training.
 
     Source: PEFA-XL, arXiv:2312.02429 (WSDM 2024).
