@@ -348,7 +348,8 @@ class Collection:
             at = view.manifest.generation
             known = self._corpus.digests(set().union(*judged.values()), at=at)
 
-            lesson, ids = Lesson(measure, goal, progress=progress), self._corpus.ids(at=at)
+            lesson = Lesson(measure, goal, progress=progress, documents=lambda ids: self._corpus.get(ids, at))
+            ids = self._corpus.ids(at=at)
             retriever, result = fitted(view.retriever, judged, known, ids, lesson)
             if result.kept:
                 retriever = retriever or self._store.rebuilt(view, result.recipe)

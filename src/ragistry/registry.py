@@ -21,6 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, Val
 
 from .errors import InvalidInput, MissingExtra, RagistryError, UnknownName
 from .protocols import Retriever
+from .types import Document
 
 GROUP = "ragistry.retrievers"
 BUILT_IN = {
@@ -29,6 +30,7 @@ BUILT_IN = {
     "dense": "ragistry.recipes.dense:DenseRecipe",
     "hybrid": "ragistry.recipes.hybrid:HybridRecipe",
     "adder": "ragistry.recipes.adder:AdderRecipe",
+    "lexsembridge": "ragistry.recipes.lexsembridge:LexSemBridgeRecipe",
     "pefa-xs": "ragistry.recipes.pefa:PefaXSRecipe",
     "pefa-xl": "ragistry.recipes.pefa:PefaXLRecipe",
 }
@@ -72,12 +74,16 @@ class Recipe(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What `fit` was asked for: see `Collection.fit`. `skipped` counts pairs whose documents are not there."""
+    """What `fit` was asked for: see `Collection.fit`.
+
+    `skipped` counts pairs whose documents are not there; `documents` gives those with some ids, in the order asked.
+    """
 
     measure: str = "nDCG@10"
     goal: str = "balanced"
     skipped: int = 0
     progress: Callable[[int], None] | None = None
+    documents: Callable[[Sequence[str]], Sequence[Document]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

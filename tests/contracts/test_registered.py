@@ -27,6 +27,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "dense": DENSE,
     "adder": {**DENSE, "name": "adder"},
     "adder of queries": {**DENSE, "name": "adder", "form": "softmax", "rank": 8, "side": "query"},
+    "lexsembridge": {**DENSE, "name": "lexsembridge"},
     "pefa-xs": {**DENSE, "name": "pefa-xs"},
     "pefa-xl": {**DENSE, "name": "pefa-xl"},
     "hybrid": {"name": "hybrid", "members": {"bm25": "bm25", "dense": DENSE}},

@@ -114,21 +114,21 @@ def test_only_max_length_tokens_are_read(folder: Path) -> None:
 def test_reading_only_the_beginning_changes_no_token(folder: Path, piece: str, word: int, times: int) -> None:
     loaded = Backbone(folder).load(torch.float32)
     text = "x" * word + piece * times
-    assert loaded.tokenise([text, "cat"])[0] == loaded._tokenizer.encode(text).ids[:MAX_LENGTH] or not text
+    assert loaded.tokenise([text, "cat"])[0] == loaded.tokenizer.encode(text).ids[:MAX_LENGTH] or not text
 
 
 def test_a_long_text_is_not_read_to_its_end(encoder: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = encoder._load()
+    loaded = encoder.loaded()
     read: list[int] = []
 
     class Counting:
         def encode_batch(self, texts: list[str]) -> object:
             read.extend(map(len, texts))
-            return loaded._tokenizer.encode_batch(texts)
+            return loaded.tokenizer.encode_batch(texts)
 
-    counting = backbones.Loaded(loaded._model, Counting(), MAX_LENGTH, 0)
+    counting = backbones.Loaded(loaded.model, Counting(), MAX_LENGTH, 0)
     text = "the cat sat on the mat. " * 50_000
-    assert counting.tokenise([text]) == [loaded._tokenizer.encode(text).ids]
+    assert counting.tokenise([text]) == [loaded.tokenizer.encode(text).ids]
     assert sum(read) < 10_000
 
 

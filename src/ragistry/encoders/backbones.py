@@ -164,10 +164,10 @@ class Loaded:
     """A model and its tokenizer, ready for many threads: neither is changed after this."""
 
     def __init__(self, model: Any, tokenizer: Tokenizer, max_length: int, padding: int) -> None:
-        self._model = model
-        self._tokenizer = tokenizer
-        self._max_length = max_length
-        self._padding = padding
+        self.model = model
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.padding = padding
 
     def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of at most `max_length` tokens of each text, and at least one.
@@ -177,12 +177,12 @@ class Loaded:
         """
         tokens: list[list[int]] = [[]] * len(texts)
         rest = list(range(len(texts)))
-        size = WINDOW * max(self._max_length, 256)
+        size = WINDOW * max(self.max_length, 256)
         while rest:
             again = []
-            for i, encoding in zip(rest, self._tokenizer.encode_batch([texts[i][:size] for i in rest]), strict=True):
+            for i, encoding in zip(rest, self.tokenizer.encode_batch([texts[i][:size] for i in rest]), strict=True):
                 if len(texts[i]) <= size or self._settled(encoding, size):
-                    tokens[i] = encoding.ids or [self._padding]
+                    tokens[i] = encoding.ids or [self.padding]
                 else:
                     again.append(i)
             rest = again
@@ -190,12 +190,12 @@ class Loaded:
         return tokens
 
     def _settled(self, encoding: Encoding, size: int) -> bool:
-        return len(encoding.ids) >= self._max_length and max(end for _, end in encoding.offsets) <= size // 2
+        return len(encoding.ids) >= self.max_length and max(end for _, end in encoding.offsets) <= size // 2
 
     def embed(self, tokens: Sequence[Sequence[int]]) -> Features:
         """The features of a batch: token ids, mask, and float32 token embeddings."""
         lengths = [len(ids) for ids in tokens]
-        input_ids = np.full((len(tokens), max(lengths)), self._padding, dtype=np.int64)
+        input_ids = np.full((len(tokens), max(lengths)), self.padding, dtype=np.int64)
         mask = np.zeros_like(input_ids)
         for row, ids in enumerate(tokens):
             input_ids[row, : len(ids)] = ids
@@ -203,7 +203,7 @@ class Loaded:
         features = {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(mask)}
         # Without padding no mask is needed, and attention without one is faster.
         padded = features["attention_mask"] if min(lengths) < max(lengths) else None
-        output = self._model(input_ids=features["input_ids"], attention_mask=padded)
+        output = self.model(input_ids=features["input_ids"], attention_mask=padded)
         return features | {"embedding": output.last_hidden_state.float()}
 
 
@@ -341,7 +341,7 @@ def _hash_model(folder: Path) -> str:
 def _load_model(folder: Path, dtype: torch.dtype) -> Any:
     from transformers import AutoModel
 
-    with _explained(folder), _quiet(), torch.random.fork_rng(devices=[]):
+    with _explained(folder), quiet(), torch.random.fork_rng(devices=[]):
         model, found = AutoModel.from_pretrained(
             folder, use_safetensors=True, local_files_only=True, trust_remote_code=False, output_loading_info=True
         )
@@ -360,7 +360,7 @@ def _load_tokenizer(folder: Path) -> tuple[Tokenizer, int]:
     """A tokenizer that nothing else holds, and the id to pad with."""
     from transformers import AutoTokenizer
 
-    with _explained(folder), _quiet():
+    with _explained(folder), quiet():
         loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         fast = getattr(loaded, "backend_tokenizer", None)
     if not isinstance(fast, Tokenizer):
@@ -382,7 +382,7 @@ def _explained(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bar and no report while loading; one thread at a time, as these settings are the process's."""
     from transformers.utils import logging
 

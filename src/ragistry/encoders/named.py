@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidInput, ModelNotFound
@@ -36,7 +37,7 @@ def encoder(
 
     Args:
         model: A name given to `register_encoder`; else, with `url`, what that endpoint calls the model; else what `stack`
-            takes: a name on the Hugging Face hub, or a folder.
+            takes: a name on the Hugging Face hub, or a folder. A folder with `bridge.safetensors` is a `TokenAware` encoder.
         url: An endpoint that speaks OpenAI's embeddings protocol: see `Remote`. OpenAI's own gets the key in the environment
             variable OPENAI_API_KEY, any other the one in RAGISTRY_API_KEY; neither needs to be set for a server without key.
         dimensions: With `url`: see `Remote`.
@@ -83,7 +84,14 @@ def encoder(
     require("transformers", "dense")
     from .backbones import stack
 
+    bridged = (Path(model).expanduser() / "bridge.safetensors").is_file()
     try:
+        if bridged:
+            from .token_aware import TokenAware, model_of
+
+            name = model_of(Path(model).expanduser())
+            base = stack(name, pooling=pooling, prompts=prompts, max_length=max_length, precision=precision)
+            return TokenAware.load(Path(model).expanduser(), base)
         return stack(model, pooling=pooling, prompts=prompts, max_length=max_length, precision=precision)
     except ModelNotFound as error:
         raise ModelNotFound(f"{error} If {model!r} is a function of your own, call `register_encoder` first.") from None

@@ -110,9 +110,29 @@ class Stack:
         texts = self._texts(items, role)
         if not texts:
             return self.encode([""], role)[:0]
-        loaded = self._load()
+        loaded = self.loaded()
         parts = [self._encode_chunk(loaded, texts[i : i + CHUNK], role) for i in range(0, len(texts), CHUNK)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def tokens(self, items: Sequence[Item], role: Role) -> list[list[int]]:
+        """The token ids of each item as the model reads it, with its prompt.
+
+        Raises:
+            InvalidInput: As `encode`.
+        """
+        return self.loaded().tokenise(self._texts(items, role))
+
+    def over(self, backbone: Backbone, steps: Sequence[Step]) -> Stack:
+        """The same settings over another backbone, or with other steps."""
+        return Stack(
+            backbone,
+            steps,
+            prompts=self.prompts,
+            max_length=self.max_length,
+            batch_tokens=self.batch_tokens,
+            precision=self.precision,
+            threads=self.threads,
+        )
 
     def fingerprint(self) -> str:
         """A hash of the model's files, the steps with their weights, the prompts and the length.
@@ -149,7 +169,8 @@ class Stack:
             texts.append(prompt + text)
         return texts
 
-    def _load(self) -> Loaded:
+    def loaded(self) -> Loaded:
+        """The model and its tokenizer."""
         if self._loaded is None:
             with self._lock:
                 if self._loaded is None:

@@ -130,9 +130,13 @@ class Searcher:
         recent = self._recent  # replaced as a whole, never changed, so that threads need no lock
         unknown = [query for query in dict.fromkeys(queries) if query not in recent]
         if unknown:
-            recent = recent | dict(zip(unknown, cast(Floats, self.encoder.encode(unknown, "query")), strict=True))
+            recent = recent | dict(zip(unknown, cast(Floats, self._asking().encode(unknown, "query")), strict=True))
             self._recent = recent if len(recent) <= RECENT else dict(list(recent.items())[-RECENT:])
         return np.stack([recent[query] for query in queries])
+
+    def _asking(self) -> Encoder:
+        """What encodes queries."""
+        return self.encoder
 
     def _twin(self, index: Index) -> Self:
         twin = object.__new__(type(self))

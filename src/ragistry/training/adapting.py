@@ -159,7 +159,7 @@ def adapt(
         progress: Called with 1 after each look at a model in training.
     """
     divided = [
-        _capped(fold) for fold in folds(problem.judged, problem.queries, problem.ids, runs_of(len(problem.queries)))
+        capped(fold) for fold in folds(problem.judged, problem.queries, problem.ids, runs_of(len(problem.queries)))
     ]
     judge = Judge(problem.judged, problem.ids, measure)
     histories: dict[Settings, History] = {}
@@ -169,18 +169,18 @@ def adapt(
     def propose(fold: Fold) -> Iterator[Candidate]:
         for settings in tried if len(fold.train) else ():
             watching = judge if fold is divided[0] else None  # one curve is enough to look at
-            looks, history = _train(problem, settings, fold.train, watching, fold, goal, progress)
+            looks, history = trained(problem, settings, fold.train, watching, fold, goal, progress)
             if watching is not None:
                 histories[settings] = history
             yield from _candidates(problem, settings, fold, looks, goal, shares)
 
-    choice = crossfit(judge, divided, _scores(problem.asked, problem.held), propose, goal, pool)
+    choice = crossfit(judge, divided, scores_of(problem.asked, problem.held), propose, goal, pool)
     if not choice.label:
         return Learnt(None, None, choice, None, 0, next(iter(histories.values()), History()))
     first: Mapping[str, Any] = choice.settings[0]
     settings, epoch = cast(Settings, first["settings"]), int(first["epoch"])
     rows = np.flatnonzero(np.diff(problem.answers().indptr)).astype(np.int64)
-    looks, _ = pool.submit(_train, problem, settings, rows, None, None, goal, progress, until=epoch).result()
+    looks, _ = pool.submit(trained, problem, settings, rows, None, None, goal, progress, until=epoch).result()
     projection = looks[epoch] if epoch else None
     memory = None
     scale = float(np.mean([found["scale"] for found in choice.settings]))
@@ -230,7 +230,7 @@ def loss_of(settings: Settings, dimension: int) -> Loss:
     return loss if len(parts) == 1 else Sum(parts)
 
 
-def _train(
+def trained(
     problem: Problem,
     settings: Settings,
     rows: Ints,
@@ -256,7 +256,7 @@ def _train(
             progress(1)
         if judge is None or fold is None:
             return {}
-        scores = _scores(projection(problem.asked, "query"), projection(problem.held, "document"))
+        scores = scores_of(projection(problem.asked, "query"), projection(problem.held, "document"))
         held_out = {"seen": fold.seen[:200], "unseen": fold.unseen[:200]}
         found = {part: float(judge.values(some, scores).mean()) for part, some in held_out.items() if len(some)}
         wanted = [value for part, value in found.items() if goal in (part, "balanced")] or list(found.values())
@@ -299,7 +299,7 @@ def _candidates(
                     held = np.where(warm[:, None], held * np.float32(scale), held)
             chosen = {"settings": settings, "epoch": epoch, "share": share, "damping": damping, "scale": scale}
             label = f"{settings.label()}; epoch {epoch}; memory {1 - share:.2f}; damping {damping:g}"
-            yield Candidate(label, chosen, _scores(asked, held))
+            yield Candidate(label, chosen, scores_of(asked, held))
 
 
 def _fair_scale(scores: Floats, warm: Bools, fair: float) -> float:
@@ -323,7 +323,7 @@ def _warm_share(scores: Floats, warm: Bools) -> float:
     return float(warm[near].mean())
 
 
-def _scores(asked: Floats, held: Floats) -> Scores:
+def scores_of(asked: Floats, held: Floats) -> Scores:
     """Inner products of queries by row with all documents."""
     return lambda rows: _products(asked[rows], held)
 
@@ -334,7 +334,8 @@ def _products(queries: Floats, documents: Floats) -> Floats:
     return found
 
 
-def _capped(fold: Fold) -> Fold:
+def capped(fold: Fold) -> Fold:
+    """A fold that measures no more queries of a kind than are needed."""
     return replace(fold, seen=fold.seen[:MOST], unseen=fold.unseen[:MOST])
 
 

@@ -22,7 +22,9 @@ SHARED = 3
 _Asked: TypeAlias = list[tuple[str, list[str]]]
 
 
-def own_pairs(documents: Iterable[Document], *, queries: int = 1000, seed: int = 0) -> list[Example]:
+def own_pairs(
+    documents: Iterable[Document], *, queries: int = 1000, seed: int = 0, kinds: Sequence[str] = KINDS
+) -> list[Example]:
     """Queries made from documents, each with the documents it was made from.
 
     Of each document asked for: its three terms of highest tf-idf, its first sentence or, for want of one, its title, and
@@ -39,6 +41,7 @@ def own_pairs(documents: Iterable[Document], *, queries: int = 1000, seed: int =
         documents: In any order, which changes nothing.
         queries: At most so many.
         seed: Chooses the documents asked for, and the twelve words.
+        kinds: Tasks of `ragistry.evaluation` that make the queries, others than these if wanted.
 
     Returns:
         Pairs of relevance 1, those of one query beside each other.
@@ -60,7 +63,7 @@ def own_pairs(documents: Iterable[Document], *, queries: int = 1000, seed: int =
     if len({document.id for document in held}) < len(held):
         raise InvalidInput("two documents have the same id; give every document an id of its own")
     together = {ids[0]: ids for ids in twins.values()}
-    asked = _made([document for document in held if document.id in together], queries, seed)
+    asked = _made([document for document in held if document.id in together], queries, seed, kinds)
     found: dict[str, dict[str, None]] = {}
     # In turn, so that every kind has its share. One hash orders them all, so that a document is asked for in several ways.
     for text, ids in (one for one in chain.from_iterable(zip_longest(*asked)) if one is not None):
@@ -75,12 +78,12 @@ def own_pairs(documents: Iterable[Document], *, queries: int = 1000, seed: int =
     return [Example(text, id) for text, ids in found.items() for id in ids]
 
 
-def _made(documents: Sequence[Document], queries: int, seed: int) -> list[_Asked]:
+def _made(documents: Sequence[Document], queries: int, seed: int, kinds: Sequence[str]) -> list[_Asked]:
     """For each kind that the documents allow, queries with the ids that answer them, in the order of a hash."""
     occurrences = Occurrences([document.full_text for document in documents], Analyzer(identifiers=False))
     made: list[_Asked] = []
     sentences: set[str] = set()
-    for kind in KINDS:
+    for kind in kinds:
         if kind == "title" and len(sentences) >= queries:
             continue
         try:

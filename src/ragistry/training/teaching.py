@@ -25,7 +25,7 @@ def problem_of(retriever: Any, judged: Mapping[str, Mapping[str, int]], ids: Seq
     """Pairs over the vectors that a retriever holds: each query is encoded once, documents not at all.
 
     Args:
-        retriever: An `Adapted`, filled.
+        retriever: An `Adapted` or another that has `encoder`, `search` and `encoded`, filled.
         judged: Relevance by query text and document id.
         ids: Of all documents.
         seed: Of the sample, where there are too many documents to look at all of them.
@@ -37,7 +37,7 @@ def problem_of(retriever: Any, judged: Mapping[str, Mapping[str, int]], ids: Seq
     retriever._check()  # vectors of another encoder would teach nonsense
     asked = np.asarray(retriever.encoder.encode(queries, "query"), np.float32)
     if len(ids) > POOL:
-        near = retriever.index.search(retriever.turned(asked), 50)
+        near = retriever.search(queries, 50)
         wanted = {id for found in judged.values() for id in found} | {id for ranking in near for id in ranking.ids}
         drawn = np.random.default_rng(seed).choice(len(ids), POOL, replace=False)
         wanted |= {ids[row] for row in drawn}

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -96,6 +97,7 @@ class Trainer:
         looks: How often to measure.
         patience: Stop after so many looks without a better one; none never stops early.
         seed: Of anything random in the encoder and the loss, such as dropout.
+        slower: By the beginning of a weight's name in the encoder, a share of the rate that it learns with.
 
     Raises:
         InvalidInput: If a value is out of range.
@@ -111,6 +113,7 @@ class Trainer:
         looks: int = 10,
         patience: int | None = None,
         seed: int = 0,
+        slower: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         if epochs < 1 or not rate > 0 or decay < 0 or not 0 <= warmup <= 1 or looks < 1 or (patience or 1) < 1:
             raise InvalidInput(
@@ -118,7 +121,7 @@ class Trainer:
                 "looks and patience must be at least 1, the rate above 0, decay at least 0, warmup from 0 to 1"
             )
         self.epochs, self.rate, self.decay, self.warmup = epochs, rate, decay, warmup
-        self.looks, self.patience, self.seed = looks, patience, seed
+        self.looks, self.patience, self.seed, self.slower = looks, patience, seed, slower
 
     def fit(
         self,
@@ -147,9 +150,8 @@ class Trainer:
         Raises:
             InvalidInput: If the loss stops being a number.
         """
-        weights = [weight for module in (encoder, loss) for weight in module.parameters() if weight.requires_grad]
         total, last = self.epochs * len(sampler), self.epochs if until is None else until
-        optimiser = torch.optim.AdamW(weights, lr=self.rate, weight_decay=self.decay)
+        optimiser = torch.optim.AdamW(self._groups(encoder, loss), lr=self.rate, weight_decay=self.decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, total, self.warmup))
         history, best, kept, waited = History(), -math.inf, copy.deepcopy(encoder.state_dict()), 0
         began, losses, every, step = perf_counter(), list[float](), -(-self.epochs // self.looks), 0
@@ -178,6 +180,16 @@ class Trainer:
             encoder.load_state_dict(kept)
         encoder.eval()
         return history
+
+    def _groups(self, encoder: nn.Module, loss: Loss) -> list[dict[str, Any]]:
+        """Weights by their rate."""
+        groups: dict[float, list[Any]] = {}
+        for module in (encoder, loss):
+            for name, weight in module.named_parameters():
+                share = next((found for start, found in self.slower.items() if name.startswith(start)), 1.0)
+                if weight.requires_grad:
+                    groups.setdefault(share if module is encoder else 1.0, []).append(weight)
+        return [{"params": weights, "lr": self.rate * share} for share, weights in groups.items()]
 
     def _batches(self, epoch: int, encoder: nn.Module, sampler: Sampler, source: Source) -> Any:
         def nearest(rows: Ints, k: int) -> Ints:

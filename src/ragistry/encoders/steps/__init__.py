@@ -30,3 +30,9 @@ class Step(nn.Module):
     def forward(self, features: Features, role: Role) -> Features:
         """The features with this step's own added or replaced."""
         raise NotImplementedError(f"{type(self).__name__} must define forward")
+
+
+def lengthened(turned: Tensor, vector: Tensor) -> Tensor:
+    """A changed vector turned back to the length that it had; exactly as it is where nothing changed."""
+    ratio: Tensor = vector.norm(dim=-1, keepdim=True) / turned.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    return turned * ratio

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...errors import InvalidInput
 from ...types import Floats, Role
 from ..projected import Arrays, Form, Projection
-from . import Features, Step
+from . import Features, Step, lengthened
 
 Side: TypeAlias = Literal["query", "both", "shared"]
 _SCALE = 10.0
@@ -95,7 +95,7 @@ class Residual(Step):
             turned = vector + vector @ part["down"] @ part["up"]
         else:
             turned = vector + vector @ part["weight"]
-        return features | {"vector": turned * _ratio(vector, turned)}
+        return features | {"vector": lengthened(turned, vector)}
 
     def projection(self) -> Projection:
         """The same map in numpy."""
@@ -143,9 +143,3 @@ def _parameters(dimension: int, form: Form, rank: int | None, draw: torch.Genera
     for name, value in parts.items():
         held.register_parameter(name, nn.Parameter(value))
     return held
-
-
-def _ratio(before: Tensor, after: Tensor) -> Tensor:
-    """Of lengths; exactly 1 where nothing changed."""
-    ratio: Tensor = before.norm(dim=-1, keepdim=True) / after.norm(dim=-1, keepdim=True).clamp(min=1e-12)
-    return ratio
