@@ -55,9 +55,10 @@ def fit(
 
     `ragistry fit my-docs --pairs pairs.tsv`
 
-    What is learnt depends on the collection's retriever: **adder** turns the vectors of its embedding model, **pefa-xs** and
-    **pefa-xl** remember the queries, the others choose better settings. Nothing is embedded again but the queries. Whether
-    it helps is measured on queries that were held out; if it does not, the collection stays as it was.
+    What is learnt depends on the collection's retriever: **adder** turns the vectors of its embedding model, **lexsembridge**
+    adds the words of texts to them, **pefa-xs** and **pefa-xl** remember the queries, the others choose better settings.
+    No document is embedded again, unless the recipe asks for it. Whether it helps is measured on queries that were held out;
+    if it does not, the collection stays as it was.
     """
     if (pairs is None) == (not own):
         problem = "were both given" if own else "were both left out"

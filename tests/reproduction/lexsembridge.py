@@ -212,17 +212,17 @@ def bridged(data: Data, arm: str, seed: int) -> list[Row]:
     seconds = perf_counter() - began
     source = lessons.source(settings)
     known: dict[float, tuple[Any, Any]] = {}
+    asked = len(rows) + (0 if settings.tune == "none" else sum(len(task.queries) for task in data.choose.values()))
 
     def apply(some: Any, strength: float) -> tuple[Any, Any]:
         if strength == 0:
             return problem.asked, problem.held
         if strength not in known:
-            known[strength] = applied(live, source, problem, np.arange(len(rows), len(problem.queries)), strength)
+            known[strength] = applied(live, source, problem, np.arange(asked, len(problem.queries)), strength)
         return known[strength]
 
-    tried = (
-        (0.0, *STRENGTHS) if settings.bridge and settings.tune == "none" else STRENGTHS if settings.bridge else (1.0,)
-    )
+    # A tuned model has learnt with its bridge at full strength, and encodes queries for as long as it was trained.
+    tried = (0.0, *STRENGTHS) if settings.tune == "none" else (1.0,)
     strength, found = measured(data, problem, len(rows), apply, tried)
     return [Row(data.name, arm, seed, task, values, round(seconds, 1), strength) for task, values in found.items()]
 

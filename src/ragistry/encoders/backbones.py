@@ -120,7 +120,7 @@ class Backbone:
         """Pooling, length and prompts as the model's folder gives them."""
         with self._lock:
             if self._layout is None:
-                self._layout = _read_layout(_find(self.name))
+                self._layout = _read_layout(find_model(self.name))
             return self._layout
 
     def fingerprint(self) -> str:
@@ -146,7 +146,7 @@ class Backbone:
             layout = self.layout()
             self.fingerprint()  # It reads the weights through, and so finds damage first.
             if dtype not in self._models:
-                self._models[dtype] = _load_model(layout.folder, dtype)
+                self._models[dtype] = load_model(layout.folder, dtype)
             model = self._models[dtype]
         tokenizer, padding = _load_tokenizer(layout.folder)
         length = max_length or layout.max_length
@@ -207,7 +207,7 @@ class Loaded:
         return features | {"embedding": output.last_hidden_state.float()}
 
 
-def _find(name: str) -> Path:
+def find_model(name: str) -> Path:
     """The folder of a model."""
     bare = name.removeprefix(HUB_PREFIX)
     if bare == MINILM and (bundled := _bundled()):
@@ -338,7 +338,8 @@ def _hash_model(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _load_model(folder: Path, dtype: torch.dtype) -> Any:
+def load_model(folder: Path, dtype: torch.dtype) -> Any:
+    """The model in a folder, ready to use."""
     from transformers import AutoModel
 
     with _explained(folder), quiet(), torch.random.fork_rng(devices=[]):

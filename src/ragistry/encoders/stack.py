@@ -81,7 +81,7 @@ class Stack:
             raise InvalidInput(f"the precision {precision!r} is not known; use {', '.join(get_args(Precision))}")
         if unknown := set(prompts) - set(get_args(Role)):
             raise InvalidInput(f"prompts were given for {sorted(unknown)}; the roles are {', '.join(get_args(Role))}")
-        _check_flow(steps)
+        check_flow(steps)
         self.backbone = backbone
         self.steps = tuple(steps)
         self.prompts = {role: prompts.get(role, "") for role in get_args(Role)}
@@ -215,7 +215,8 @@ def native_bf16() -> bool:
     return torch.allclose(rounded, exact @ exact, atol=0.1)
 
 
-def _check_flow(steps: Sequence[Step]) -> None:
+def check_flow(steps: Sequence[Step]) -> None:
+    """Refuse steps that need what no step before them gives, or of which none gives `vector`."""
     there = set(FROM_BACKBONE)
     for step in steps:
         if missing := step.needs - there:

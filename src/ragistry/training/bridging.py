@@ -192,7 +192,8 @@ def teach(
             live, history = train(retriever.encoder, lessons, learnt, stage)
             if stage.epochs:
                 histories.append(history)
-            for strength in STRENGTHS if stage.bridge else (1.0,):
+            # A tuned model has learnt with its bridge at full strength.
+            for strength in STRENGTHS if stage.tune == "none" else (1.0,):
                 asked, held = applied(live, source, problem, rows, strength)
                 label = f"{stage.epochs} epochs; strength {strength:g}"
                 yield Candidate(label, {"stage": stage, "strength": strength}, scores_of(asked, held))

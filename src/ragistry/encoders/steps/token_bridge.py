@@ -20,6 +20,8 @@ Form: TypeAlias = Literal["gate", "sum"]
 BridgeSide: TypeAlias = Literal["query", "document", "both", "shared"]
 SATURATION, LENGTH = 1.2, 0.75
 """Of counts in documents: k1 and b of BM25."""
+CONTEXT = 256
+"""Tokens that `clr` keeps of the vocabulary, those of most weight: all of them would read all of W."""
 _FLOOR = 1e-4
 """Added to variances before they divide: below it a direction of the vectors is rounding."""
 
@@ -68,8 +70,8 @@ class TokenBridge(Step):
     Documents' weights are always statistical (after `start`, idf times a saturated count, as in BM25), so that vectors of
     documents that were computed before are reused. After `start` the weights of a text have length `scale`.
 
-    It starts at the identity, bit for bit: W and b are zero. Only tokens that are there touch W (all do with `clr`), and no
-    tensor of batch, length and vocabulary is made. What a text gets does not depend on its batch.
+    It starts at the identity, bit for bit: W and b are zero. Only tokens that are there touch W (with `clr` the 256 of most
+    weight), and no tensor of batch, length and vocabulary is made. What a text gets does not depend on its batch.
 
     A gate keeps every sign of v, so that it can stress and mute what v says but adds nothing. A sum adds: with W as `start`
     sets it, x W is a random projection of the weighted tokens (Johnson and Lindenstrauss), its inner product with that of
@@ -122,6 +124,8 @@ class TokenBridge(Step):
         for what, given, known in (("paradigm", paradigm, Paradigm), ("form", form, Form), ("side", side, BridgeSide)):
             if given not in get_args(known):
                 raise InvalidInput(f"the {what} {given!r} is not known; use one of {', '.join(get_args(known))}")
+        if wrong := [token for token in ignored if not 0 <= token < vocabulary]:
+            raise InvalidInput(f"the tokens {wrong[:5]} are to be ignored, but ids go from 0 to {vocabulary - 1}")
         if paradigm == "clr" and head is None:
             raise InvalidInput("the paradigm 'clr' needs a masked-LM head; give one, such as `masked_lm_head` makes")
         self.dimension, self.vocabulary = dimension, vocabulary
@@ -172,7 +176,7 @@ class TokenBridge(Step):
             self.idf.copy_(torch.from_numpy(np.array(statistics.idf)))
             self.idf[list(self.ignored)] = 0
             self.length.fill_(statistics.length)
-            if vectors is not None:
+            if strength and vectors is not None:
                 draw = torch.Generator().manual_seed(seed)
                 random = torch.randn(self.vocabulary, self.dimension, generator=draw)
                 random = random @ _calm(torch.from_numpy(np.array(vectors, np.float32)))
@@ -228,10 +232,13 @@ class TokenBridge(Step):
         if self.head is not None and role == "query":
             mask = features["attention_mask"]
             first = features["embedding"][torch.arange(len(mask), device=mask.device), mask.argmax(dim=1)]
-            weight = torch.log1p(torch.relu(self.head(first))) * self.idf
+            every = torch.log1p(torch.relu(self.head(first))) * self.idf
+            weight, token = torch.topk(every, min(CONTEXT, self.vocabulary), dim=-1)
             if self.length > 0:
                 weight = functional.normalize(weight, dim=-1)
-            contextual: Tensor = self.scale * weight @ table
+            contextual: Tensor = functional.embedding_bag(
+                token, table, mode="sum", per_sample_weights=self.scale * weight
+            )
             return contextual
         row, token, weight = self.weights(features, role)
         starts = torch.searchsorted(row, torch.arange(len(features["input_ids"]), device=row.device))
