@@ -55,7 +55,7 @@ def fit(
 
     `ragistry fit my-docs --pairs pairs.tsv`
 
-    What is learnt depends on the collection's retriever: **adder** turns the vectors of its embedding model, **lexsembridge**
+    What is learnt depends on the retriever: **adder** turns the vectors of its embedding model, **lexsembridge**
     adds the words of texts to them, **pefa-xs** and **pefa-xl** remember the queries, the others choose better settings.
     No document is embedded again, unless the recipe asks for it. Whether it helps is measured on queries that were held out;
     if it does not, the collection stays as it was.
