@@ -17,7 +17,8 @@ class LexSemBridgeRecipe(EmbeddingRecipe):
 
     Until it is fitted it ranks as `dense` does, exactly. By default vectors of queries and documents get a projection of
     their own tokens, weighted by rarity, added to them: a hybrid of words and meaning in one vector of the same size, for
-    which no document is encoded again. `form="gate"`, `side="query"` is the paper's: the query's vector times a gate.
+    which no document is encoded again; the pairs choose how strongly. Training the projection as well (`epochs`) found
+    unseen documents no better. `form="gate"`, `side="query"` is the paper's: the query's vector times a gate.
 
     Source: LexSemBridge, arXiv:2508.17858 (2025); `tests/reproduction/lexsembridge.py` measures all of them.
     """
@@ -36,7 +37,7 @@ class LexSemBridgeRecipe(EmbeddingRecipe):
         Field(description="whose vectors change; shared: both, by one matrix; query: documents stay bit for bit"),
     ] = "shared"
     strength: Annotated[
-        float, Field(gt=0, description="of a sum before training; shares of it from 0.5 to 1.4 are tried")
+        float, Field(gt=0, description="of a sum before training; shares of it from 0.5 to 1 are tried")
     ] = 0.7
     tune: Annotated[
         Literal["none", "lora", "full"], Field(description="whether the model that encodes queries is trained as well")
@@ -50,7 +51,10 @@ class LexSemBridgeRecipe(EmbeddingRecipe):
         Field(description="judged: documents that answer other queries; mined: the nearest wrong ones; corpus: all"),
     ] = "judged"
     temperature: Annotated[float, Field(gt=0)] = 0.02
-    epochs: Annotated[int, Field(ge=0, description="0: from the documents' statistics alone")] = 3
+    epochs: Annotated[
+        int | None,
+        Field(ge=0, description="0: from the documents' statistics alone; null: 0 for a sum with tune=none, else 3"),
+    ] = None
     learning_rate: Annotated[float, Field(gt=0)] = 3e-3
     tuning_rate: Annotated[float, Field(gt=0, description="of the model's own weights")] = 1e-4
     made: Annotated[int, Field(ge=0, description="queries made from the documents, to learn from beside the pairs")] = (
@@ -69,6 +73,7 @@ class LexSemBridgeRecipe(EmbeddingRecipe):
         """Learn a bridge from pairs and documents."""
         from ..training.bridging import Bridging, teach
 
+        untrained = self.form == "sum" and self.tune == "none"
         settings = Bridging(
             paradigm=self.paradigm,
             form=self.form,
@@ -79,7 +84,7 @@ class LexSemBridgeRecipe(EmbeddingRecipe):
             rank=self.rank,
             negatives=self.negatives,
             temperature=self.temperature,
-            epochs=self.epochs,
+            epochs=self.epochs if self.epochs is not None else 0 if untrained else 3,
             rate=self.learning_rate,
             tune_rate=self.tuning_rate,
             made=self.made,

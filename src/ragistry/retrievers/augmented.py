@@ -64,26 +64,29 @@ class Augmented(Searcher):
         if self.raw is not None:
             self.raw.remove(gone)
 
-    def taught(self, documents: Sequence[Document], aware: TokenAware) -> Self:
+    def taught(
+        self, ids: Sequence[str], aware: TokenAware, documents: Callable[[Sequence[str]], Sequence[Document]]
+    ) -> Self:
         """The same documents, searched with this encoder; this one stays as it is.
 
         Args:
-            documents: All that are held.
+            ids: Of all that are held.
             aware: Over the encoder of this searcher. Documents are encoded again only if it has another model for them.
+            documents: Gives those with some ids; asked for some thousands at a time, and only if their vectors change.
 
         Raises:
             UnknownName: If a document is not there.
         """
         twin = self._twin(self._make())
         twin._aware, twin._stored, twin._recent = aware, None, {}
-        twin.raw = self._keep() if aware.changes("document") or aware.both else None
-        for first in range(0, len(documents), CHUNK):
-            some = documents[first : first + CHUNK]
-            ids = [document.id for document in some]
-            vectors = self.encoded(ids)
+        changes = aware.changes("document") or aware.both
+        twin.raw = self._keep() if changes else None
+        for first in range(0, len(ids), CHUNK):
+            some = list(ids[first : first + CHUNK])
+            vectors = self.encoded(some)
             if twin.raw is not None:
-                twin.raw.add(ids, vectors)
-            twin.index.add(ids, twin._changed(vectors, some) if twin.raw is not None else vectors)
+                twin.raw.add(some, vectors)
+            twin.index.add(some, twin._changed(vectors, documents(some)) if changes else vectors)
         return twin
 
     def encoded(self, ids: Sequence[str]) -> Floats:

@@ -33,7 +33,7 @@ from .teaching import problem_of, report_of
 from .trainer import History, Point, Trainer
 
 Tuning: TypeAlias = Literal["none", "lora", "full"]
-STRENGTHS = (0.5, 0.7, 1.0, 1.4)
+STRENGTHS = (0.5, 0.7, 1.0)
 """Tried of a bridge, as shares of what it was trained with."""
 KINDS = ("part-of-passage-8", "keyword-2", "part-of-passage-16", "keyword-3", "first-sentence", "title")
 """Tasks of `ragistry.evaluation` whose queries, made from the documents, are learnt from beside the pairs."""
@@ -210,7 +210,7 @@ def teach(
         live, history = pool.submit(train, retriever.encoder, lessons, everything, best["stage"]).result()
         histories.append(history)
         aware = _served(retriever.encoder, live, best["strength"], settings)
-        taught = retriever.taught(lesson.documents(ids), aware)
+        taught = retriever.taught(ids, aware, lesson.documents)
     shown = histories[0].to_json() if histories else History().to_json()
     fit = report_of(choice, recipe, lesson, len(given), in_words(choice, best), shown)
     return taught, replace(fit, seconds=round(perf_counter() - began, 2))
