@@ -354,9 +354,9 @@ def main() -> None:
 
     there = {(row.data, row.arm, row.seed) for row in rows}
     for name in given.sets:
-        if (name, BASE, 0) not in there:
-            for arm in (BASE, BM25, HYBRID):
-                done([row for row in plain(of(name)) if row.arm == arm])
+        missing = [arm for arm in (BASE, BM25, HYBRID) if (name, arm, 0) not in there]
+        for arm in missing:
+            done([row for row in plain(of(name)) if row.arm == arm])
     jobs = [
         (name, arm, seed)
         for seed in range(given.seeds)
