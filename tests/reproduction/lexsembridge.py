@@ -355,8 +355,9 @@ def main() -> None:
     there = {(row.data, row.arm, row.seed) for row in rows}
     for name in given.sets:
         missing = [arm for arm in (BASE, BM25, HYBRID) if (name, arm, 0) not in there]
+        found = plain(of(name)) if missing else []
         for arm in missing:
-            done([row for row in plain(of(name)) if row.arm == arm])
+            done([row for row in found if row.arm == arm])
     jobs = [
         (name, arm, seed)
         for seed in range(given.seeds)
