@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self, cast
@@ -11,10 +11,10 @@ import numpy as np
 
 from ..encoders.projected import Projected, Projection, lengths, unit
 from ..errors import InvalidInput
-from ..protocols import NOTHING, Encoder, Files, Index, State
+from ..protocols import Encoder, Files, Index, State
 from ..types import Among, Bools, Document, Floats, Ints, Query, Ranking
 from .asking import check_search
-from .searcher import Searcher
+from .keeping import Keeping
 
 CHUNK = 10_000
 """Documents transformed at a time, which bounds memory."""
@@ -111,7 +111,7 @@ def crowding(vectors: Floats, crowd: Floats) -> Floats:
     return np.concatenate(found)
 
 
-class Adapted(Searcher):
+class Adapted(Keeping):
     """A dense searcher that can be taught: a projection of queries and documents, and a memory of documents.
 
     Untaught it is the plain searcher, exactly. Where documents are changed the vectors as they were encoded are kept beside
@@ -137,9 +137,7 @@ class Adapted(Searcher):
     """
 
     def __init__(self, encoder: Encoder, make: Callable[[], Index], keep: Callable[[], Index]) -> None:
-        super().__init__(encoder, make())
-        self._make, self._keep = make, keep
-        self.raw: Index | None = None
+        super().__init__(encoder, make, keep)
         self.projection: Projection | None = None
         self.memory: Memory | None = None
 
@@ -150,22 +148,6 @@ class Adapted(Searcher):
             return []
         self._check()
         return self.index.search(self.turned(cast(Floats, self._encoded(queries))), k, among=among)
-
-    def add(self, documents: Sequence[Document], *, same: Mapping[str, str] = NOTHING) -> None:
-        """Insert; a document whose id is already there is replaced. What its id remembers stays."""
-        super().add(documents, same=same)
-        if self.raw is not None and documents:
-            ids = [document.id for document in documents]
-            encoded = self.index.vectors(ids)
-            self.raw.add(ids, encoded)
-            self.index.add(ids, self.changed(ids, cast(Floats, encoded)))
-
-    def remove(self, ids: Iterable[str]) -> None:
-        """Take ids out; ids that are not there are passed over."""
-        gone = ids if isinstance(ids, str) else list(ids)  # a text, which the index refuses, would pass as its letters
-        super().remove(gone)
-        if self.raw is not None:
-            self.raw.remove(gone)
 
     def taught(self, ids: Sequence[str], projection: Projection | None = None, memory: Memory | None = None) -> Self:
         """The same documents, searched with what was learnt; this one stays as it is.
@@ -203,29 +185,13 @@ class Adapted(Searcher):
         found = vectors if self.projection is None else self.projection(vectors, "document")
         return found if self.memory is None else self.memory(ids, found)
 
-    def encoded(self, ids: Sequence[str]) -> Floats:
-        """Vectors of documents as they were encoded, float32 [len(ids), d].
-
-        Raises:
-            UnknownName: If an id is not there.
-        """
-        return cast(Floats, (self.index if self.raw is None else self.raw).vectors(ids))
-
     def adapter(self) -> Projected | None:
         """Encoder and projection, to be saved, shared or used over another vector store; none if it has no projection."""
         return None if self.projection is None else Projected(self.encoder, self.projection)
 
-    def fork(self) -> Self:
-        """A copy that shares what is stored: changing one leaves the other as it was."""
-        twin = super().fork()
-        twin.raw = None if self.raw is None else self.raw.fork()
-        return twin
-
     def save(self, files: Files) -> State:
         """Store arrays in `files` and return the rest."""
         state = super().save(files)
-        if self.raw is not None:
-            state["raw"] = self.raw.save(files)
         if self.projection is not None:
             arrays = {
                 role: {name: files.put(value) for name, value in sorted(found.items())}
@@ -245,10 +211,7 @@ class Adapted(Searcher):
     def load(self, state: State, files: Files) -> None:
         """Become what was saved."""
         super().load(state, files)
-        self.raw, self.projection, self.memory = None, None, None
-        if "raw" in state:
-            self.raw = self._keep()
-            self.raw.load(state["raw"], files)
+        self.projection, self.memory = None, None
         if found := state.get("projection"):
             arrays: Any = {
                 role: {name: files.get(file) for name, file in parts.items()} for role, parts in found["arrays"].items()
@@ -258,5 +221,5 @@ class Adapted(Searcher):
             crowd = None if found["crowd"] is None else files.get(found["crowd"])
             self.memory = Memory(tuple(found["ids"]), files.get(found["means"]), crowd=crowd, **found["settings"])
 
-    def _copied(self, ids: Sequence[str]) -> Floats:
-        return self.encoded(ids)
+    def _altered(self, documents: Sequence[Document], vectors: Floats) -> Floats:
+        return self.changed([document.id for document in documents], vectors)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Self, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 from ..encoders.token_aware import TokenAware, bridge_of, parts_of
-from ..protocols import NOTHING, Encoder, Files, Index, State
+from ..protocols import Encoder, Files, Index, State
 from ..types import Document, Floats
-from .searcher import Searcher
+from .keeping import Keeping
 
 CHUNK = 4096
 """Documents changed at a time, which bounds memory."""
 
 
-class Augmented(Searcher):
+class Augmented(Keeping):
     """A dense searcher with a token bridge. Without one it is the plain searcher, exactly.
 
     Where documents are changed their vectors as they were encoded are kept beside the changed ones, so that another bridge
@@ -35,9 +35,7 @@ class Augmented(Searcher):
     """
 
     def __init__(self, encoder: Encoder, make: Callable[[], Index], keep: Callable[[], Index]) -> None:
-        super().__init__(encoder, make())
-        self._make, self._keep = make, keep
-        self.raw: Index | None = None
+        super().__init__(encoder, make, keep)
         self._aware: TokenAware | None = None
         self._stored: Callable[[], TokenAware] | None = None
 
@@ -47,22 +45,6 @@ class Augmented(Searcher):
         if self._aware is None and self._stored is not None:
             self._aware = self._stored()
         return self._aware
-
-    def add(self, documents: Sequence[Document], *, same: Mapping[str, str] = NOTHING) -> None:
-        """Insert; a document whose id is already there is replaced."""
-        super().add(documents, same=same)
-        if self.raw is not None and documents:
-            ids = [document.id for document in documents]
-            encoded = self.index.vectors(ids)
-            self.raw.add(ids, encoded)
-            self.index.add(ids, self._changed(cast(Floats, encoded), documents))
-
-    def remove(self, ids: Iterable[str]) -> None:
-        """Take ids out; ids that are not there are passed over."""
-        gone = ids if isinstance(ids, str) else list(ids)  # a text, which the index refuses, would pass as its letters
-        super().remove(gone)
-        if self.raw is not None:
-            self.raw.remove(gone)
 
     def taught(
         self, ids: Sequence[str], aware: TokenAware, documents: Callable[[Sequence[str]], Sequence[Document]]
@@ -86,28 +68,12 @@ class Augmented(Searcher):
             vectors = self.encoded(some)
             if twin.raw is not None:
                 twin.raw.add(some, vectors)
-            twin.index.add(some, twin._changed(vectors, documents(some)) if changes else vectors)
-        return twin
-
-    def encoded(self, ids: Sequence[str]) -> Floats:
-        """Vectors of documents as they were encoded, float32 [len(ids), d].
-
-        Raises:
-            UnknownName: If an id is not there.
-        """
-        return cast(Floats, (self.index if self.raw is None else self.raw).vectors(ids))
-
-    def fork(self) -> Self:
-        """A copy that shares what is stored: changing one leaves the other as it was."""
-        twin = super().fork()
-        twin.raw = None if self.raw is None else self.raw.fork()
+            twin.index.add(some, twin._altered(documents(some), vectors) if changes else vectors)
         return twin
 
     def save(self, files: Files) -> State:
         """Store arrays in `files` and return the rest."""
         state = super().save(files)
-        if self.raw is not None:
-            state["raw"] = self.raw.save(files)
         if (aware := self.aware) is not None:
             settings, arrays = parts_of(aware.bridge)
             state["bridge"] = {"settings": settings, "arrays": _put(arrays, files)}
@@ -117,10 +83,7 @@ class Augmented(Searcher):
     def load(self, state: State, files: Files) -> None:
         """Become what was saved."""
         super().load(state, files)
-        self.raw, self._aware, self._stored = None, None, None
-        if "raw" in state:
-            self.raw = self._keep()
-            self.raw.load(state["raw"], files)
+        self._aware, self._stored = None, None
         if found := state.get("bridge"):
             encoder, tuned = self.encoder, state["tuned"]
             arrays, weights = _got(found["arrays"], files), _got(tuned["arrays"], files)
@@ -128,7 +91,7 @@ class Augmented(Searcher):
                 encoder, bridge_of(found["settings"], arrays, encoder), weights, tuned["both"]
             )
 
-    def _changed(self, vectors: Floats, documents: Sequence[Document]) -> Floats:
+    def _altered(self, documents: Sequence[Document], vectors: Floats) -> Floats:
         aware = self.aware
         if aware is None:
             return vectors
@@ -136,9 +99,6 @@ class Augmented(Searcher):
 
     def _asking(self) -> Encoder:
         return self.encoder if self.aware is None else self.aware
-
-    def _copied(self, ids: Sequence[str]) -> Floats:
-        return self.encoded(ids)
 
 
 def _put(arrays: Mapping[str, Any], files: Files) -> dict[str, str]:
