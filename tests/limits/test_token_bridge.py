@@ -303,6 +303,33 @@ def test_no_tensor_of_the_vocabulary_is_made(kind: Kind) -> None:
         assert b * t <= largest.elements <= b * t * D < vocabulary
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("own", [False, True], ids=["grown", "own"])
+def test_a_head_is_asked_about_the_tokens_of_most_documents(
+    monkeypatch: pytest.MonkeyPatch, form: Form, own: bool
+) -> None:
+    monkeypatch.setattr("ragistry.encoders.steps.token_bridge.CANDIDATES", 5)
+    layers = [torch.nn.Linear(HIDDEN, HIDDEN), torch.nn.GELU(), torch.nn.Linear(HIDDEN, V)]
+    head = torch.nn.Sequential(*layers) if own else MaskedLMHead(torch.from_numpy(WORDS))
+    step = TokenBridge(D, V, paradigm="clr", form=form, ignored=IGNORED, hidden=HIDDEN, head=head)
+    step.maps["query"].data = torch.from_numpy(drawn(5, V, D))
+    features = batch([[3, 4, 5], [9]])
+    logits = head(features["embedding"][:, 0]).detach()
+    step.start(STATISTICS)
+    assert step.candidates.tolist() == sorted(
+        sorted(set(range(V)) - {*IGNORED}, key=lambda token: (STATISTICS.idf[token], token))[:5]
+    )
+    weights = torch.zeros(2, V)
+    weights[:, step.candidates] = (torch.log1p(torch.relu(logits)) * step.idf)[:, step.candidates]
+    added = torch.nn.functional.normalize(weights, dim=-1) @ step.maps["query"]
+    vector = features["vector"]
+    whole = vector + vector.norm(dim=-1, keepdim=True) * added if form == "sum" else vector * torch.exp(added)
+    wanted = torch.nn.functional.normalize(whole, dim=-1) * vector.norm(dim=-1, keepdim=True)
+    np.testing.assert_allclose(turned(step, features), wanted.detach().numpy(), atol=1e-5)
+    step.start(STATISTICS)
+    assert len(step.candidates) == 5
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return tiny_model(tmp_path_factory.mktemp("models"))

@@ -155,7 +155,10 @@ def test_lora_trains_less_and_is_merged(tmp_path: Path, model: Path) -> None:
 
 @pytest.mark.parametrize("paradigm", ["slr", "llr", "clr"])
 @pytest.mark.parametrize("form", ["gate", "sum"])
-def test_what_is_saved_encodes_alike(tmp_path: Path, base: Stack, paradigm: str, form: str) -> None:
+def test_what_is_saved_encodes_alike(
+    tmp_path: Path, base: Stack, monkeypatch: pytest.MonkeyPatch, paradigm: str, form: str
+) -> None:
+    monkeypatch.setattr("ragistry.encoders.steps.token_bridge.CANDIDATES", 50)
     one = aware(base, paradigm=paradigm, form=form, side="shared")
     one.save(tmp_path / FILE)
     other = TokenAware.load(tmp_path, base)

@@ -207,6 +207,9 @@ def bridge_of(settings: Mapping[str, Any], arrays: Arrays, encoder: Encoder) -> 
         Corrupt: If they do not fit the encoder.
     """
     bridge = new_bridge(encoder, **settings)
+    if arrays.get("idf", np.empty(0)).shape == (bridge.vocabulary,) and arrays["length"] > 0:
+        bridge.idf.copy_(torch.from_numpy(np.array(arrays["idf"])))
+        bridge.narrow()
     try:
         bridge.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in arrays.items()})
     except RuntimeError as error:

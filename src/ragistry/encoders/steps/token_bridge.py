@@ -22,6 +22,8 @@ SATURATION, LENGTH = 1.2, 0.75
 """Of counts in documents: k1 and b of BM25."""
 CONTEXT = 256
 """Tokens that `clr` keeps of the vocabulary, those of most weight: all of them would read all of W."""
+CANDIDATES = 4096
+"""Tokens that a head is asked about after `start`, those of most documents: all of them would read all word embeddings."""
 _FLOOR = 1e-4
 """Added to variances before they divide: below it a direction of the vectors is rounding."""
 
@@ -67,6 +69,8 @@ class TokenBridge(Step):
     | `llr` | learned: the same times the largest ReLU(a h + c) among the token's places, with h its embedding there |
     | `clr` | contextual: log(1 + ReLU(z)), with z a masked-LM head's logits at the first token; after `start`, times idf |
 
+    After `start` a head is asked about the 4,096 tokens that most documents hold, not all: that is what makes `clr` cheap.
+
     Documents' weights are always statistical (after `start`, idf times a saturated count, as in BM25), so that vectors of
     documents that were computed before are reused. After `start` the weights of a text have length `scale`.
 
@@ -107,6 +111,7 @@ class TokenBridge(Step):
     gives = frozenset({"vector"})
     idf: Tensor
     length: Tensor
+    candidates: Tensor
 
     def __init__(
         self,
@@ -148,6 +153,8 @@ class TokenBridge(Step):
         present[list(self.ignored)] = 0
         self.register_buffer("idf", present)
         self.register_buffer("length", torch.zeros(()))
+        # Not stored: `idf` says which they are.
+        self.register_buffer("candidates", torch.arange(vocabulary), persistent=False)
 
     def start(
         self, statistics: Statistics, vectors: Floats | None = None, strength: float = 0.0, seed: int = 0
@@ -157,7 +164,7 @@ class TokenBridge(Step):
         Its directions are scaled by how little the vectors vary in them (to the power -1/2), where the sum disturbs least.
 
         Args:
-            statistics: Of the documents.
+            statistics: Of the documents. The first ones given say what a head is asked about.
             vectors: Of documents, float32 [n, d].
             strength: Length of x W beside that of v, about.
             seed: Of the projection.
@@ -176,12 +183,22 @@ class TokenBridge(Step):
             self.idf.copy_(torch.from_numpy(np.array(statistics.idf)))
             self.idf[list(self.ignored)] = 0
             self.length.fill_(statistics.length)
+            self.narrow()
             if strength and vectors is not None:
                 draw = torch.Generator().manual_seed(seed)
                 random = torch.randn(self.vocabulary, self.dimension, generator=draw)
                 random = random @ _calm(torch.from_numpy(np.array(vectors, np.float32)))
                 for weight in self.maps.values():
                     weight.copy_(random * (strength / self.dimension**0.5))
+
+    def narrow(self) -> None:
+        """Ask the head, if there is one, from now on about the tokens of lowest idf alone; a second call does nothing."""
+        if self.head is None or len(self.candidates) < self.vocabulary or self.vocabulary <= CANDIDATES:
+            return
+        order = torch.argsort(torch.where(self.idf > 0, self.idf, torch.inf), stable=True)
+        candidates = order[:CANDIDATES].sort().values
+        if _narrowed(self.head, candidates, self.vocabulary):
+            self.candidates = candidates
 
     def forward(self, features: Features, role: Role) -> Features:
         """Replace `vector`, where this role has a map."""
@@ -232,8 +249,9 @@ class TokenBridge(Step):
         if self.head is not None and role == "query":
             mask = features["attention_mask"]
             first = features["embedding"][torch.arange(len(mask), device=mask.device), mask.argmax(dim=1)]
-            every = torch.log1p(torch.relu(self.head(first))) * self.idf
-            weight, token = torch.topk(every, min(CONTEXT, self.vocabulary), dim=-1)
+            every = torch.log1p(torch.relu(self.head(first))) * self.idf[self.candidates]
+            weight, place = torch.topk(every, min(CONTEXT, len(self.candidates)), dim=-1)
+            token = self.candidates[place]
             if self.length > 0:
                 weight = functional.normalize(weight, dim=-1)
             contextual: Tensor = functional.embedding_bag(
@@ -278,6 +296,28 @@ class MaskedLMHead(nn.Module):
         """float32 [b, V] from [b, hidden]."""
         logits: Tensor = self.transform(embedding) @ self.words.T / embedding.shape[-1] ** 0.5 + self.bias
         return logits
+
+
+def _narrowed(head: nn.Module, tokens: Tensor, vocabulary: int) -> bool:
+    """Leave a head's outputs for some tokens only; whether that could be done."""
+    if isinstance(head, MaskedLMHead):
+        head.words, head.bias = head.words[tokens], nn.Parameter(head.bias.detach()[tokens])
+        return True
+    found = [
+        (part, name, layer)
+        for part in head.modules()
+        for name, layer in part.named_children()
+        if isinstance(layer, nn.Linear) and layer.out_features == vocabulary
+    ]
+    if len(found) != 1:
+        return False
+    part, name, layer = found[0]
+    less = nn.Linear(layer.in_features, len(tokens), bias=layer.bias is not None)
+    less.weight = nn.Parameter(layer.weight.detach()[tokens])
+    if layer.bias is not None:
+        less.bias = nn.Parameter(layer.bias.detach()[tokens])
+    setattr(part, name, less)
+    return True
 
 
 def _calm(vectors: Tensor) -> Tensor:
