@@ -1,6 +1,6 @@
 """Token-aware augmentation measured on real data: finding a document by its questions, its keywords and parts of it.
 
-    python tests/reproduction/lexsembridge.py            # everything, about an hour on 2 cores; writes lexsembridge.md
+    python tests/reproduction/lexsembridge.py            # everything, an hour or two on 2 cores; writes lexsembridge.md
     python tests/reproduction/lexsembridge.py --sets scifact --seeds 1
 
 An interrupted run continues: rows are kept in `lexsembridge.json`, to be deleted after a change of the code.
@@ -8,7 +8,9 @@ An interrupted run continues: rows are kept in `lexsembridge.json`, to be delete
 The documents of each data set are divided by a hash. Pairs to learn from are made from the first part alone (keywords and
 parts of its documents); how strong an augmentation is, is chosen on another part, by tasks made from it and by training
 questions where there are any; tasks made from the rest, unseen until then, and the test questions are asked once. All
-documents are searched, always. Needs RAGISTRY_DATA; embeddings are kept in `lexsembridge.cache.sqlite` beside this.
+documents are searched, always. `SET+twins` has a near-duplicate of each document asked for among them, with five of its
+words exchanged, and asks by parts that hold one of the five. Needs RAGISTRY_DATA; embeddings are kept in
+`lexsembridge.cache.sqlite` beside this.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from near_duplicates import with_twins
 from scipy.sparse import csr_array
 
 from ragistry import Document, create
@@ -41,10 +44,12 @@ from ragistry.training.examples import judgements
 from ragistry.training.own_pairs import own_pairs
 
 HERE = Path(__file__).parent
-SETS = ("scifact", "cranfield", "python-docs")
+SETS = ("scifact", "cranfield", "python-docs", "scifact+twins", "cranfield+twins")
 MADE = ("keyword-2", "keyword-3", "part-of-passage-8", "part-of-passage-16", "part-of-passage-32", "part-of-passage-64")
 LEARNT = ("part-of-passage-8", "keyword-2", "part-of-passage-16", "keyword-3")
 """What training queries are made of."""
+SPANS = (8, 16, 32)
+"""Words of queries among near-duplicates."""
 CHOSEN = ("part-of-passage-8", "part-of-passage-16", "keyword-2")
 """What the strength is chosen by, if questions lose no more than `LOSS`."""
 LOSS = 0.005
@@ -98,21 +103,26 @@ class Data:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        found = load(name)
+        source, _, twins = name.partition("+")
+        found = load(source)
         self.documents: list[Document] = list(found.documents)
-        self.ids = [document.id for document in self.documents]
-        self.encoder = Cached(stack(), HERE / "lexsembridge.cache.sqlite", roles=("query", "document"))
-        self.held = np.asarray(self.encoder.encode(self.documents, "document"), np.float32)
         parts: dict[str, list[Document]] = {"learn": [], "choose": [], "test": []}
         for document in self.documents:
             turn = int.from_bytes(blake2b(f"half {document.id}".encode(), digest_size=4).digest()) % 100
             parts["learn" if turn < 42 else "choose" if turn < 50 else "test"].append(document)
         self.parts = parts
-        self.test = {task.name: task for task in self._made(MADE, parts["test"])}
+        made = self._made(MADE, parts["test"]) if not twins else []
+        choose = self._made((*CHOSEN, "title"), parts["choose"])
+        if twins:
+            self.documents, made = with_twins(self.documents, parts["test"], SPANS, ASKED)
+        self.ids = [document.id for document in self.documents]
+        self.encoder = Cached(stack(), HERE / "lexsembridge.cache.sqlite", roles=("query", "document"))
+        self.held = np.asarray(self.encoder.encode(self.documents, "document"), np.float32)
+        self.test = {task.name: task for task in made}
         split = "test" if "test" in found.splits else found.splits[0]
         questions = found.split(split)
         self.test["questions"] = labelled("questions", self.documents, questions.queries, questions.qrels)
-        self.choose = {task.name: task for task in self._made((*CHOSEN, "title"), parts["choose"])}
+        self.choose = {task.name: task for task in choose}
         if "train" in found.splits:
             known = found.split("train")
             some = sorted(known.queries, key=lambda id: blake2b(id.encode()).digest())[:ASKED]
@@ -269,7 +279,8 @@ def plain(data: Data) -> list[Row]:
 
 def table(rows: Sequence[Row], data: str) -> str:
     """Means over seeds, in percent, with marks where better or worse than base and control."""
-    tasks = ["questions", *(task for task in MADE if any(row.task == task and row.data == data for row in rows))]
+    known = (*MADE, *(f"near-duplicates-{span}" for span in SPANS))
+    tasks = ["questions", *(task for task in known if any(row.task == task and row.data == data for row in rows))]
     arms = [BASE, BM25, HYBRID, ADDER, *ARMS]
     by: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
@@ -301,7 +312,7 @@ def against(one: Sequence[Row], other: Sequence[Row]) -> tuple[float, float]:
     return randomisation_test(difference), float(difference.mean())
 
 
-def written(rows: Sequence[Row], sets: Sequence[str]) -> str:
+def written(rows: Sequence[Row]) -> str:
     """The page."""
     lines = [
         "# Token-aware augmentation, measured",
@@ -314,7 +325,7 @@ def written(rows: Sequence[Row], sets: Sequence[str]) -> str:
         "",
         f"Machine: {platform.processor() or platform.machine()}, two arms side by side, torch {torch.__version__}.",
     ]
-    for name in sets:
+    for name in SETS:
         if any(row.data == name for row in rows):
             lines += ["", f"## {name}", "", table(rows, name)]
     strengths: dict[tuple[str, str], list[float]] = {}
@@ -348,7 +359,7 @@ def main() -> None:
     def done(found: Sequence[Row]) -> None:
         rows.extend(found)
         kept.write_text(json.dumps([asdict(row) for row in rows]))
-        (HERE / "lexsembridge.md").write_text(written(rows, given.sets))
+        (HERE / "lexsembridge.md").write_text(written(rows))
         show = {row.task: round(100 * float(np.mean(row.values["nDCG@10"])), 1) for row in found}
         print(found[0].data, found[0].arm, found[0].seed, found[0].strength, found[0].seconds, show, flush=True)
 
@@ -371,7 +382,7 @@ def main() -> None:
         work = {True: lambda job: adder(of(job[0]), job[2]), False: lambda job: bridged(of(job[0]), job[1], job[2])}
         for found in pool.map(lambda job: work[job[1] == ADDER](job), jobs):
             done(found)
-    (HERE / "lexsembridge.md").write_text(written(rows, given.sets))
+    (HERE / "lexsembridge.md").write_text(written(rows))
 
 
 if __name__ == "__main__":
