@@ -18,7 +18,8 @@ import torch
 from common import data, interleaved, jsonl, median_ratio, report, required
 from sentence_transformers import SentenceTransformer
 
-from ragistry.encoders.backbones import MINILM, Backbone, stack
+from ragistry.encoders.backbones import Backbone, stack
+from ragistry.models import MINILM
 
 PEER = "sentence-transformers"
 DEFAULT = f"{PEER}, defaults"

@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from ragistry.encoders.backbones import MINILM, Backbone, stack
+from ragistry.encoders.backbones import Backbone, stack
+from ragistry.models import MINILM
 
 from ..tiny import tiny_model
 

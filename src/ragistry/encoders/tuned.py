@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from ..errors import InvalidInput
+from ..models import quiet
 from ..types import Floats
-from .backbones import Backbone, Loaded, quiet
+from .backbones import Backbone, Loaded
 from .steps.token_bridge import MaskedLMHead
 
 

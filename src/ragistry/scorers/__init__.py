@@ -1,0 +1,1 @@
+"""Scorers: how well documents answer a query, read together."""
