@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
@@ -17,6 +15,7 @@ import torch
 from ..errors import InvalidInput
 from ..models import native_bf16
 from ..types import Document, Floats, Item, Kind, Role, check_text
+from ..workers import workers
 from .steps import Features, Step
 
 if TYPE_CHECKING:
@@ -27,8 +26,6 @@ NO_PROMPTS: Mapping[Role, str] = MappingProxyType({"query": "", "document": ""})
 FROM_BACKBONE = frozenset({"input_ids", "attention_mask", "embedding"})
 CHUNK = 4096
 """Texts tokenised and sorted at a time, which bounds memory."""
-MOST_WORKERS = 8
-"""Beyond this the interpreter lock, not the processor, limits how many batches run side by side."""
 
 
 class Stack:
@@ -225,45 +222,3 @@ def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         size = max(1, budget // lengths[order[start]])
         yield order[start : start + size]
         start += size
-
-
-_pools: dict[int, ThreadPoolExecutor] = {}
-_pools_lock = threading.Lock()
-
-
-def workers(threads: int | None = None) -> ThreadPoolExecutor:
-    """The process's workers for this many cores, each with its own share of them.
-
-    Work side by side does not stall when another process is busy, as operations shared between cores do, many times over.
-
-    Args:
-        threads: Cores; as many as torch is set to use by default.
-    """
-    cores = threads or torch.get_num_threads()
-    with _pools_lock:
-        if cores not in _pools:
-            _pools[cores] = _start_workers(cores)
-        return _pools[cores]
-
-
-def _start_workers(cores: int) -> ThreadPoolExecutor:
-    workers = min(cores, MOST_WORKERS)
-    before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(workers, "ragistry-encode", torch.set_num_threads, (cores // workers,))
-    # torch keeps a number for each thread and one for threads to come: start every worker, then set the latter back.
-    together = threading.Barrier(workers)
-    for future in [pool.submit(together.wait) for _ in range(workers)]:
-        future.result()
-    torch.set_num_threads(before)
-    return pool
-
-
-def _forget_pools() -> None:
-    """A forked child has none of its parent's threads, so it starts its own."""
-    global _pools_lock
-    _pools.clear()
-    _pools_lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pools)

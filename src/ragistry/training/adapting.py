@@ -13,11 +13,11 @@ from scipy.sparse import csr_array
 from torch import nn
 
 from ..encoders.projected import Form, Projection, unit
-from ..encoders.stack import workers
 from ..encoders.steps.residual import Residual, Side
 from ..errors import InvalidInput
 from ..retrievers.adapted import Memory, crowding
 from ..types import Bools, Floats, Ints
+from ..workers import workers
 from .crossfit import Candidate, Choice, Goal, Judge, Scores, crossfit
 from .folds import FOLDS, Fold, folds
 from .losses import Loss, Sum

@@ -14,13 +14,13 @@ import torch
 from scipy.sparse import csr_array, vstack
 from torch import nn
 
-from ..encoders.stack import workers
 from ..encoders.steps.token_bridge import BridgeSide, Form, Paradigm, Statistics, TokenBridge
 from ..encoders.token_aware import TokenAware, new_bridge, stack_of
 from ..errors import InvalidInput
 from ..evaluation.selection import Fit
 from ..registry import Lesson, Recipe
 from ..types import Document, Floats, Ints, Role
+from ..workers import workers
 from .adapting import Problem, capped, runs_of, scores_of
 from .crossfit import Candidate, Choice, Judge, crossfit
 from .examples import judgements
