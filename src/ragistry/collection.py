@@ -193,12 +193,7 @@ class Collection:
             generation = view.manifest.generation
             among = None if not where else self._among(where, generation)
             rankings = view.retriever.search(queries, max(count, 0), among=among)
-            found = self._corpus.find({value for ranking in rankings for value in ranking.ids}, at=generation)
-            if lost := {value for ranking in rankings for value in ranking.ids} - found.keys():
-                raise Corrupt(
-                    f"{str(self.path)!r}: the index names the document {min(lost)!r} that the corpus does not hold; restore "
-                    "the collection from a copy, or index again"
-                )
+            found = self._store.named({value for ranking in rankings for value in ranking.ids}, generation)
             return [
                 [Hit(i, score, found[i].text, found[i].title, found[i].metadata) for i, score in ranking]
                 for ranking in rankings
@@ -241,7 +236,7 @@ class Collection:
         return self._store.read(lambda view: self._corpus.duplicates(at=view.manifest.generation))
 
     def retriever(self) -> Retriever:
-        """The retriever of the latest committed state, for searching without fetching documents."""
+        """The retriever of the latest committed state. One that reads texts can do so until two more are committed."""
         return self._store.current().retriever
 
     def info(self) -> dict[str, Any]:
@@ -308,12 +303,16 @@ class Collection:
         asked = queries if isinstance(queries, Mapping) else read_queries(queries)
         judged = qrels if isinstance(qrels, Mapping) else read_qrels(qrels)
         ids = set().union(*judged.values())
-        if ids and not self._store.read(lambda view: self._corpus.digests(ids, at=view.manifest.generation)):
-            raise InvalidInput(
-                f"none of the {len(ids)} judged documents is in the collection, such as {min(ids)!r}; judge its own ids"
-            )
-        name = str(self._store.current().manifest.recipe["name"])
-        return evaluate(self.retriever(), asked, judged, measures, name=name, progress=progress)
+
+        def ask(view: View) -> Any:
+            if ids and not self._corpus.digests(ids, at=view.manifest.generation):
+                raise InvalidInput(
+                    f"none of the {len(ids)} judged documents is in the collection, such as {min(ids)!r}; judge its own ids"
+                )
+            name = str(view.manifest.recipe["name"])
+            return evaluate(view.retriever, asked, judged, measures, name=name, progress=progress)
+
+        return self._store.read(ask)
 
     def fit(
         self,

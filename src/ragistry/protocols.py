@@ -11,7 +11,7 @@ over by `remove` and refused by `vectors`. The contracts in `ragistry.testing` c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
@@ -112,6 +112,17 @@ class Updatable(Retriever, Protocol):
 
     def load(self, state: State, files: Files) -> None:
         """Become what was saved."""
+
+
+@runtime_checkable
+class Reading(Protocol):
+    """A retriever that reads documents' texts while it searches; a `Collection` gives it its corpus."""
+
+    def read_from(self, documents: Callable[[Sequence[str]], Sequence[Document]]) -> None:
+        """Read texts from `documents`, which gives those with some ids, in the order asked; keep none.
+
+        A fork reads from the same until it is told otherwise, which leaves its original as it was.
+        """
 
 
 @runtime_checkable

@@ -17,7 +17,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from .corpus import Corpus
 from .errors import Corrupt, InvalidInput, Locked, StorageError
-from .protocols import Retriever, Updatable
+from .protocols import Reading, Retriever, Updatable
 from .registry import Recipe, create
 from .storage import (
     MANIFEST,
@@ -132,6 +132,25 @@ class Store:
                 if self.current().manifest.generation == view.manifest.generation:
                     raise
 
+    def named(self, ids: Collection[str], generation: int) -> dict[str, Document]:
+        """The documents that a retriever of some generation names, by id."""
+        found = self.corpus.find(ids, at=generation)
+        if lost := set(ids) - found.keys():
+            raise Corrupt(
+                f"{str(self.path)!r}: the index names the document {min(lost)!r} that the corpus does not hold; restore the "
+                "collection from a copy, or index again"
+            )
+        return found
+
+    def _bind(self, retriever: Reading, generation: int) -> None:
+        """Let a retriever that reads texts read those of its own generation."""
+
+        def documents(ids: Sequence[str]) -> list[Document]:
+            found = self.named(ids, generation)
+            return [found[id] for id in ids]
+
+        retriever.read_from(documents)
+
     def check(self) -> None:
         """Read everything and compare it with its checksums."""
         read_manifest(self.path)
@@ -162,6 +181,9 @@ class Store:
         generation = view.manifest.generation + 1
         if self.corpus.generation >= generation:
             self._recover(view.manifest)
+        if isinstance(retriever, Reading):
+            retriever = retriever.fork()  # what it shares with the view before goes on reading that one's texts
+            self._bind(retriever, generation)
         try:
             state = retriever.save(self.files)
             manifest = describe(recipe_of(retriever), state, self.files, generation=generation, documents=documents)
@@ -271,6 +293,8 @@ class Store:
                     f"{str(self.path / MANIFEST)!r} is damaged ({error!r}); restore it or index again"
                 ) from None
             self.files.forget(file_names(manifest.state))
+            if isinstance(retriever, Reading):
+                self._bind(retriever, manifest.generation)
             return View(stamp, manifest, retriever)
 
     def close(self) -> None:

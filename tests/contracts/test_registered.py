@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +12,12 @@ from ragistry.protocols import Retriever
 from ragistry.registry import Recipe
 from ragistry.testing import UpdatableContract
 
-from ..tiny import tiny_model
+from ..tiny import tiny_language_model, tiny_model
 
 MODEL = "MODEL"
 """Stands for the folder of a tiny model."""
+SPEAKER = "SPEAKER"
+"""Stands for that of a tiny language model."""
 
 DENSE: dict[str, Any] = {"name": "dense", "model": MODEL, "precision": "fp32"}
 SPECS: dict[str, dict[str, Any]] = {
@@ -28,6 +29,17 @@ SPECS: dict[str, dict[str, Any]] = {
     "adder": {**DENSE, "name": "adder"},
     "adder of queries": {**DENSE, "name": "adder", "form": "softmax", "rank": 8, "side": "query"},
     "lexsembridge": {**DENSE, "name": "lexsembridge"},
+    "ql-rerank": {"name": "ql-rerank", "model": SPEAKER, "prompt": "plain", "precision": "fp32", "weight": 0.7},
+    "ql-rerank of embeddings": {
+        "name": "ql-rerank",
+        "model": SPEAKER,
+        "first": DENSE,
+        "prompt": "plain",
+        "query_tokens": 16,
+        "attention": "stop",
+        "precision": "fp32",
+        "depth": 3,
+    },
     "pefa-xs": {**DENSE, "name": "pefa-xs"},
     "pefa-xl": {**DENSE, "name": "pefa-xl"},
     "hybrid": {"name": "hybrid", "members": {"bm25": "bm25", "dense": DENSE}},
@@ -47,20 +59,21 @@ SPECS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("models"))
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("models")
+    return {MODEL: str(tiny_model(folder)), SPEAKER: str(tiny_language_model(folder, "llama"))}
 
 
-def filled_in(spec: Any, model: Path) -> Any:
+def filled_in(spec: Any, models: dict[str, str]) -> Any:
     if isinstance(spec, dict):
-        return {key: filled_in(value, model) for key, value in spec.items()}
-    return str(model) if spec == MODEL else spec
+        return {key: filled_in(value, models) for key, value in spec.items()}
+    return models.get(spec, spec) if isinstance(spec, str) else spec
 
 
 class TestRegistered(UpdatableContract):
     @pytest.fixture(autouse=True, params=SPECS.values(), ids=SPECS.keys())
-    def settings(self, request: pytest.FixtureRequest, model: Path) -> Iterator[None]:
-        self.spec = filled_in(request.param, model)
+    def settings(self, request: pytest.FixtureRequest, models: dict[str, str]) -> Iterator[None]:
+        self.spec = filled_in(request.param, models)
         yield
 
     def make(self) -> Retriever:

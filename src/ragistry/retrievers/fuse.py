@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InvalidInput, UnknownName
-from ..protocols import NOTHING, Files, Retriever, State, Updatable
+from ..protocols import NOTHING, Files, Reading, Retriever, State, Updatable
 from ..types import Among, Document, Query, Ranking
 from .asking import check_search
 
@@ -139,6 +139,12 @@ class Fuse:
         for member in self._updatable().values():
             member.remove(gone)
 
+    def read_from(self, documents: Callable[[Sequence[str]], Sequence[Document]]) -> None:
+        """Tell the members that read texts where to: see `ragistry.protocols.Reading`."""
+        for member in self.members.values():
+            if isinstance(member, Reading):
+                member.read_from(documents)
+
     def fork(self) -> Self:
         """A copy that shares what is stored: changing one leaves the other as it was."""
         return self._twin({name: member.fork() for name, member in self._updatable().items()})
@@ -184,7 +190,7 @@ class Fuse:
     def _scores(self, query: Query, name: str, ranking: Ranking, ids: Sequence[str]) -> Scores:
         """A member's normalised score of each id."""
         known, best = dict(ranking), ranking.scores[: self.depth].astype(np.float64)
-        scale = _scale(best, self.normalise)  # so that asking for more hits changes no scores
+        scale = scaling(best, self.normalise)  # so that asking for more hits changes no scores
         unknown = [value for value in ids if value not in known]
         if unknown and self.missing == "search":
             known |= dict(self.members[name].search([query], len(unknown), among=frozenset(unknown))[0])
@@ -199,7 +205,8 @@ class Fuse:
         return scores
 
 
-def _scale(scores: Scores, how: Normalise) -> Callable[[Scores], Scores]:
+def scaling(scores: Scores, how: Normalise) -> Callable[[Scores], Scores]:
+    """How scores are made comparable with those of another retriever, in the terms of `Fuse`, as a function of scores."""
     if how == "none":
         return lambda values: values
     if how == "maximum":

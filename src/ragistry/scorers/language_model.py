@@ -22,6 +22,7 @@ from .likelihood import (
     LOGITS,
     caching,
     filled,
+    first_place,
     layers_of,
     limit_of,
     load_language_model,
@@ -141,7 +142,8 @@ class LanguageModel:
     @property
     def spaced(self) -> bool:
         """Whether a word inside a text has other tokens than at its beginning, the space before it being a part of it."""
-        return '"ByteLevel"' in self._loaded()[1].to_str(pretty=False)
+        self._loaded()
+        return self._spaced
 
     def read(self, prefixes: Sequence[Sequence[int]], *, stop: bool = False) -> list[Prefix]:
         """Read texts, each once.
@@ -179,8 +181,8 @@ class LanguageModel:
         found = np.zeros((len(prefixes), len(target)), np.float32)
         if not len(target) or not len(prefixes):
             return found
-        longest = max(prefix.length for prefix in prefixes)
-        if self.causal and longest + len(target) > self.limit:
+        longest = max(prefix.length for prefix in prefixes) if self.causal else 0
+        if longest + len(target) > self.limit:
             raise InvalidInput(
                 f"{longest} tokens were read and {len(target)} are to follow, but the model {self.name!r} reads "
                 f"{self.limit} in all; cut either"
@@ -217,7 +219,8 @@ class LanguageModel:
                 return [Prefix(given[i, :n].clone(), given.new_empty(0), n) for i, n in enumerate(lengths)]
             # On the right of a text there is padding, which nothing on its left can see.
             layers, cache = layers_of(model), DynamicCache()
-            hidden = layers(input_ids=ids, **caching(layers, cache)).last_hidden_state
+            places = first_place(model.config) + torch.arange(ids.shape[1])[None].expand(len(ids), -1)
+            hidden = layers(input_ids=ids, position_ids=places, **caching(layers, cache)).last_hidden_state
             kept = torch.stack([torch.stack([layer.keys, layer.values]) for layer in cache.layers])
             return [
                 Prefix(kept[:, :, i, :, n - 1 if stop else 0 : n].clone(), hidden[i, n - 1].clone(), n)
@@ -243,11 +246,12 @@ class LanguageModel:
                     cache.update(states[:, layer, 0], states[:, layer, 1], layer)
                 steps = len(target) - 1
                 mask = torch.arange(max(kept) + steps)[None] >= max(kept) - torch.tensor(kept)[:, None]
+                read = first_place(model.config) + torch.tensor([prefix.length for prefix in prefixes])
                 layers = layers_of(model)
                 output = layers(
                     input_ids=torch.tensor([target[:-1]]).expand(len(prefixes), -1),
                     attention_mask=mask.long(),
-                    position_ids=torch.tensor([prefix.length for prefix in prefixes])[:, None] + torch.arange(steps),
+                    position_ids=read[:, None] + torch.arange(steps),
                     **caching(layers, cache),
                 )
                 hidden = torch.cat([hidden, output.last_hidden_state], dim=1)
@@ -291,8 +295,12 @@ class LanguageModel:
                 if self._tokenizer is None:
                     folder = find_model(self.name)
                     self.fingerprint()  # it reads the weights through, and so finds damage first
-                    self._model = load_language_model(folder).to(self._dtype()).eval()
+                    self._model = load_language_model(folder, self._dtype())
                     tokenizer, _ = load_tokenizer(folder)
+                    tokenizer.no_padding()
+                    one, other, both = (ids.ids for ids in _Bare(tokenizer).encode_batch(["a", "b", "a b"]))
+                    self._spaced = [*one, *other] != both
+                    tokenizer.no_padding()
                     self._begin, self._end = special_tokens(folder)
                     self._tokenizer = tokenizer
         return self._model, self._tokenizer

@@ -19,10 +19,18 @@ LOGITS = 1024
 """Rows of the vocabulary computed at a time, which bounds memory: each is a float for every token there is."""
 UNLIMITED = 4096
 """Tokens read by models that set no limit."""
+AFTER_PADDING = frozenset(
+    "camembert data2vec-text roberta roberta-prelayernorm xlm-roberta xlm-roberta-xl xmod".split()
+)
+"""Models that number a text's places from the one after padding's."""
 
 
-def load_language_model(folder: Path) -> Any:
+def load_language_model(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
     """The causal or encoder-decoder model in a folder, as transformers reads it.
+
+    Args:
+        folder: Saved by transformers.
+        dtype: Of its weights. What it computes of places keeps its own: rounded to bfloat16, far ones would be others.
 
     Raises:
         InvalidInput: If transformers cannot read it as either.
@@ -34,7 +42,12 @@ def load_language_model(folder: Path) -> Any:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         model, found = kind.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, trust_remote_code=False, output_loading_info=True
+            folder,
+            torch_dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
     if missing := sorted(found["missing_keys"]):
         raise Corrupt(
@@ -75,7 +88,12 @@ def limit_of(config: Any) -> int:
     found = [getattr(part, name, None) for part in parts if part is not None for name in names]
     relative = config.model_type in {"t5", "mt5", "umt5"}
     known = [] if relative else [int(value) for value in found if isinstance(value, int) and value > 0]
-    return min(known, default=UNLIMITED)
+    return min(known, default=UNLIMITED) - first_place(config)
+
+
+def first_place(config: Any) -> int:
+    """The number that a model gives to a text's first place."""
+    return int(config.pad_token_id) + 1 if config.model_type in AFTER_PADDING else 0
 
 
 def start_of(config: Any) -> int:
@@ -121,7 +139,7 @@ def head_of(model: Any) -> Any:
 def log_probabilities(model: Any, hidden: Tensor, tokens: Tensor) -> Tensor:
     """Of one token at each place: float32 [n] from what the layers gave there, [n, d]."""
     head = head_of(model)
-    found = []
+    found = [hidden.new_empty(0, dtype=torch.float32)]
     for first in range(0, len(hidden), LOGITS):
         logits = head(hidden[first : first + LOGITS]).float()
         wanted = tokens[first : first + LOGITS, None]
@@ -150,6 +168,18 @@ def stop_mask(ends: Tensor, width: int, dtype: torch.dtype = torch.float32) -> T
     return mask[:, None]
 
 
+def _stopped(model: Any, ends: Tensor, width: int) -> Any:
+    """`stop_mask` as a model takes it: one, or one for each kind of layer where some see no further than a window."""
+    mask = stop_mask(ends, width, layers_of(model).dtype)
+    window = getattr(model.config, "sliding_window", None)
+    if window is None or width <= window:
+        return mask
+    place = torch.arange(width)
+    near = mask.masked_fill(place[:, None] - place[None] >= window, torch.finfo(mask.dtype).min)
+    mixed = getattr(model.config, "layer_types", None) is not None
+    return {"full_attention": mask, "sliding_attention": near} if mixed else near
+
+
 def joint_log_likelihoods(
     model: Any, prefixes: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], *, stop: bool = False
 ) -> list[Tensor]:
@@ -168,13 +198,13 @@ def joint_log_likelihoods(
         given, _ = filled([[start, *target[:-1]] for target in targets])
         logits = model(input_ids=ids, attention_mask=mask, decoder_input_ids=given, use_cache=False).logits
         rows = torch.cat([logits[i, :n] for i, n in enumerate(counts)]).float()
-        wanted = torch.tensor([token for target in targets for token in target])
+        wanted = torch.tensor([token for target in targets for token in target], dtype=torch.long)
         found = rows.gather(1, wanted[:, None])[:, 0] - rows.logsumexp(dim=1)
         return list(torch.split(found, counts))
     ids, _ = filled([[*prefix, *target] for prefix, target in zip(prefixes, targets, strict=True)])
     ends = torch.tensor([len(prefix) - 1 for prefix in prefixes])
-    stopped = stop_mask(ends, ids.shape[1], layers_of(model).dtype) if stop else None
-    places = torch.arange(ids.shape[1])[None].expand(len(ids), -1)
+    stopped = _stopped(model, ends, ids.shape[1]) if stop else None
+    places = first_place(model.config) + torch.arange(ids.shape[1])[None].expand(len(ids), -1)
     hidden = layers_of(model)(
         input_ids=ids, attention_mask=stopped, position_ids=places, use_cache=False
     ).last_hidden_state

@@ -25,8 +25,8 @@ MEGABYTE = 1_000_000
 class Prefixes:
     """A folder of what a model kept of texts, one file for each, of bounded size.
 
-    When it is full the files written first are deleted. A file that cannot be read counts as not there: what is kept here
-    can always be computed again. Any number of threads and processes may share a folder.
+    When it is full the files written first are deleted. A file that cannot be read, or has another precision, counts as not
+    there: what is kept here can always be computed again. Any number of threads and processes may share a folder.
 
     Args:
         path: Made when first written to.
@@ -53,6 +53,7 @@ class Prefixes:
         self.path = Path(path)
         self.limit = int(megabytes * MEGABYTE)
         self.precision: KeptPrecision = precision
+        self._dtype = torch.float16 if precision == "fp16" else torch.float32
         self._lock = threading.Lock()
         self._used: int | None = None
 
@@ -60,17 +61,22 @@ class Prefixes:
         """What was kept under a key; none if there is nothing, or nothing that can be read."""
         try:
             tensors = read_tensors((self.path / f"{key}{SUFFIX}").read_bytes())
-            return Prefix(tensors["states"], tensors["last"], int(tensors["length"]))
+            found = Prefix(tensors["states"], tensors["last"], int(tensors["length"]))
         except (OSError, SafetensorError, KeyError, ValueError, RuntimeError):
             return None
+        return found if found.states.dtype == found.last.dtype == self._dtype else None
+
+    def rounded(self, prefix: Prefix) -> Prefix:
+        """What `get` gives after `put`, so that scores do not depend on what is kept already."""
+        most = torch.finfo(self._dtype).max
+        states, last = (part.float().clamp(-most, most).to(self._dtype) for part in (prefix.states, prefix.last))
+        return Prefix(states, last, prefix.length)
 
     def put(self, key: str, prefix: Prefix) -> None:
         """Keep it, and delete the oldest of the others if it is too much."""
-        dtype = torch.float16 if self.precision == "fp16" else torch.float32
-        most = torch.finfo(dtype).max
-        states, last = (part.float().clamp(-most, most).to(dtype) for part in (prefix.states, prefix.last))
-        length = torch.tensor(prefix.length)
-        content = write_tensors({"states": states.contiguous(), "last": last.contiguous(), "length": length})
+        prefix = self.rounded(prefix)
+        states, last, length = prefix.states.contiguous(), prefix.last.contiguous(), torch.tensor(prefix.length)
+        content = write_tensors({"states": states, "last": last, "length": length})
         if len(content) > self.limit:
             return
         beside = self.path / f".{key}.{os.getpid()}.{threading.get_ident()}.part"

@@ -141,8 +141,8 @@ class QueryLikelihood:
         missing = {key: row for key, row in zip(keys, rows, strict=True) if found[key] is None}
         if missing:
             for key, prefix in zip(missing, self.model.read(list(missing.values()), stop=stop), strict=True):
+                found[key] = prefix = self.kept.rounded(prefix)
                 self.kept.put(key, prefix)
-                found[key] = prefix
         return [prefix for prefix in (found[key] for key in keys) if prefix is not None]
 
     def _key(self, tokens: Sequence[int]) -> str:

@@ -1,0 +1,56 @@
+"""A language model as a module to train: it says how likely queries are, and gives vectors."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..encoders.steps import Features, Step
+from ..scorers.likelihood import joint_log_likelihoods, layers_of
+from ..types import Role
+
+
+class Speaking(nn.Module):
+    """A language model with the steps that make a vector of what its layers give.
+
+    Args:
+        model: Causal or encoder-decoder, of transformers. It is copied, so that the one given stays as it is.
+        steps: From token embeddings to a `vector`; none where only likelihoods are wanted.
+        rank: Of LoRA on every linear layer; none trains all weights but the word embeddings.
+        seed: Of LoRA's weights.
+    """
+
+    def __init__(self, model: Any, steps: Sequence[Step] = (), rank: int | None = None, seed: int = 0) -> None:
+        super().__init__()
+        self.language = copy.deepcopy(model).float()
+        self.language.requires_grad_(rank is None)
+        for words in _word_embeddings(self.language):
+            words.requires_grad_(False)
+        self.steps = nn.ModuleList(steps)
+
+    def forward(self, features: Features, role: Role) -> Features:
+        """Features with `vector`."""
+        mask = features["attention_mask"]
+        hidden = layers_of(self.language)(input_ids=features["input_ids"], attention_mask=mask).last_hidden_state
+        features = features | {"embedding": hidden.float()}
+        for step in self.steps:
+            features = step(features, role)
+        return features
+
+    def log_likelihoods(
+        self, prefixes: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], *, stop: bool = False
+    ) -> list[Tensor]:
+        """See `ragistry.scorers.likelihood.joint_log_likelihoods`."""
+        return joint_log_likelihoods(self.language, prefixes, targets, stop=stop)
+
+
+def _word_embeddings(model: Any) -> list[nn.Parameter]:
+    parts = [model, getattr(model, "encoder", None), getattr(model, "decoder", None)]
+    return [
+        part.get_input_embeddings().weight
+        for part in parts
+        if part is not None and hasattr(part, "get_input_embeddings")
+    ]
