@@ -133,6 +133,17 @@ def load_tokenizer(folder: Path) -> tuple[Tokenizer, int]:
     return fast, padding if padding is not None else loaded.eos_token_id or 0
 
 
+def special_tokens(folder: Path) -> tuple[int | None, int | None]:
+    """The ids of a tokenizer's first and last special token, by whatever names it has them."""
+    from transformers import AutoTokenizer
+
+    with loading(folder), quiet():
+        loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    begin = loaded.bos_token_id if loaded.bos_token_id is not None else loaded.cls_token_id
+    end = loaded.eos_token_id if loaded.eos_token_id is not None else loaded.sep_token_id
+    return begin, end
+
+
 @contextmanager
 def loading(folder: Path) -> Iterator[None]:
     """Turn what transformers raises into an error that says which folder is at fault."""

@@ -29,6 +29,8 @@ SPECS: dict[str, dict[str, Any]] = {
     "adder": {**DENSE, "name": "adder"},
     "adder of queries": {**DENSE, "name": "adder", "form": "softmax", "rank": 8, "side": "query"},
     "lexsembridge": {**DENSE, "name": "lexsembridge"},
+    "llm-ql": {**DENSE, "name": "llm-ql"},
+    "llm-ql of a language model": {**DENSE, "name": "llm-ql", "model": SPEAKER},
     "ql-rerank": {"name": "ql-rerank", "model": SPEAKER, "prompt": "plain", "precision": "fp32", "weight": 0.7},
     "ql-rerank of embeddings": {
         "name": "ql-rerank",

@@ -124,7 +124,7 @@ class Backbone:
             layout = self.layout()
             self.fingerprint()  # It reads the weights through, and so finds damage first.
             if dtype not in self._models:
-                self._models[dtype] = load_model(layout.folder, dtype)
+                self._models[dtype] = self._read(dtype)
             model = self._models[dtype]
         tokenizer, padding = load_tokenizer(layout.folder)
         length = max_length or layout.max_length
@@ -136,6 +136,9 @@ class Backbone:
         tokenizer.enable_truncation(length, direction="right")
         tokenizer.no_padding()
         return Loaded(model, tokenizer, length, padding)
+
+    def _read(self, dtype: torch.dtype) -> Any:
+        return load_model(self.layout().folder, dtype)
 
 
 class Loaded:
@@ -216,13 +219,21 @@ def _read_pooling(config: Mapping[str, Any], root: Path) -> PoolingMode:
     return ours[modes[0]]
 
 
-def load_model(folder: Path, dtype: torch.dtype) -> Any:
-    """The model in a folder, ready to use."""
-    from transformers import AutoModel
+def load_model(folder: Path, dtype: torch.dtype, causal: bool = False) -> Any:
+    """The model in a folder, ready to use; if `causal`, with each place seeing only what comes before it."""
+    from transformers import AutoConfig, AutoModel
 
     with loading(folder), quiet(), torch.random.fork_rng(devices=[]):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        if causal:
+            config.is_decoder = True
         model, found = AutoModel.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, trust_remote_code=False, output_loading_info=True
+            folder,
+            config=config,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
     # Some classes carry a pooling layer of their own, which is not used here and which files often lack.
     if missing := sorted(key for key in found["missing_keys"] if "pooler" not in key):

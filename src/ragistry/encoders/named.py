@@ -67,10 +67,10 @@ def encoder(
     local = {"pooling": pooling is not None, "max_length": max_length is not None, "precision": precision != "auto"}
     if own := registered(model):
         prompted = {f"{role}_prompt": True for role in prompts}
-        _refuse({"url": url is not None} | remote | local | prompted, f"the encoder registered as {model!r}")
+        refuse({"url": url is not None} | remote | local | prompted, f"the encoder registered as {model!r}")
         return own
     if url is not None:
-        _refuse(local, f"the model {model!r} behind a url")
+        refuse(local, f"the model {model!r} behind a url")
         return Remote(
             model,
             url,
@@ -79,7 +79,7 @@ def encoder(
             prompts=prompts,
             requests_per_minute=requests_per_minute,
         )
-    _refuse(remote, f"the model {model!r}, which is not behind a url,")
+    refuse(remote, f"the model {model!r}, which is not behind a url,")
     require("torch", "dense")
     require("transformers", "dense")
     from .backbones import stack
@@ -97,6 +97,7 @@ def encoder(
         raise ModelNotFound(f"{error} If {model!r} is a function of your own, call `register_encoder` first.") from None
 
 
-def _refuse(options: dict[str, bool], what: str) -> None:
+def refuse(options: dict[str, bool], what: str) -> None:
+    """Refuse options that were given to something that has none of them."""
     if given := [name for name, is_given in options.items() if is_given]:
         raise InvalidInput(f"{what} has no {', '.join(given)}; leave that out")

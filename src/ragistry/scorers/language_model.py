@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from ..errors import InvalidInput
-from ..models import find_model, first_tokens, hash_model, load_tokenizer, native_bf16
+from ..models import find_model, first_tokens, hash_model, load_tokenizer, native_bf16, special_tokens
 from ..types import Floats
 from ..workers import workers
 from .likelihood import (
@@ -27,7 +27,6 @@ from .likelihood import (
     limit_of,
     load_language_model,
     log_probabilities,
-    special_tokens,
     start_of,
 )
 

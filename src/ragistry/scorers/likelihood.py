@@ -17,6 +17,8 @@ from ..models import loading, quiet
 
 LOGITS = 1024
 """Rows of the vocabulary computed at a time, which bounds memory: each is a float for every token there is."""
+ROWS = 8
+"""Texts of like length that are computed with gradients at a time: fewer are padded to the longest."""
 UNLIMITED = 4096
 """Tokens read by models that set no limit."""
 AFTER_PADDING = frozenset(
@@ -68,17 +70,6 @@ def _looks_ahead(model: Any) -> bool:
     with torch.inference_mode():
         one, other = (layers_of(model)(input_ids=torch.tensor([[1, last]])).last_hidden_state[0, 0] for last in (1, 2))
     return not torch.allclose(one, other, atol=1e-5)
-
-
-def special_tokens(folder: Path) -> tuple[int | None, int | None]:
-    """The ids of a tokenizer's first and last special token, by whatever names it has them."""
-    from transformers import AutoTokenizer
-
-    with loading(folder), quiet():
-        loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    begin = loaded.bos_token_id if loaded.bos_token_id is not None else loaded.cls_token_id
-    end = loaded.eos_token_id if loaded.eos_token_id is not None else loaded.sep_token_id
-    return begin, end
 
 
 def limit_of(config: Any) -> int:
@@ -191,20 +182,39 @@ def joint_log_likelihoods(
         targets: Token ids.
         stop: Whether targets see only the last token of their prefix: see `stop_mask`.
     """
+    found: dict[int, Tensor] = {}
+    lengths = [len(prefix) + len(target) for prefix, target in zip(prefixes, targets, strict=True)]
+    order = sorted(range(len(targets)), key=lambda i: -lengths[i])
+    together = _joint_decoder if model.config.is_encoder_decoder else _joint_causal
+    for first in range(0, len(order), ROWS):
+        some = order[first : first + ROWS]
+        parts = together(model, [prefixes[i] for i in some], [targets[i] for i in some], stop)
+        found |= dict(zip(some, parts, strict=True))
+    return [found[i] for i in range(len(targets))]
+
+
+def _joint_decoder(
+    model: Any, prefixes: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], stop: bool
+) -> list[Tensor]:
     counts = [len(ids) for ids in targets]
-    if model.config.is_encoder_decoder:
-        ids, mask = filled(prefixes)
-        start = start_of(model.config)
-        given, _ = filled([[start, *target[:-1]] for target in targets])
-        logits = model(input_ids=ids, attention_mask=mask, decoder_input_ids=given, use_cache=False).logits
-        rows = torch.cat([logits[i, :n] for i, n in enumerate(counts)]).float()
-        wanted = torch.tensor([token for target in targets for token in target], dtype=torch.long)
-        found = rows.gather(1, wanted[:, None])[:, 0] - rows.logsumexp(dim=1)
-        return list(torch.split(found, counts))
+    ids, mask = filled(prefixes)
+    start = start_of(model.config)
+    given, _ = filled([[start, *target[:-1]] for target in targets])
+    logits = model(input_ids=ids, attention_mask=mask, decoder_input_ids=given, use_cache=False).logits
+    rows = torch.cat([logits[i, :n] for i, n in enumerate(counts)]).float()
+    wanted = torch.tensor([token for target in targets for token in target])
+    found = rows.gather(1, wanted[:, None])[:, 0] - rows.logsumexp(dim=1)
+    return list(torch.split(found, counts))
+
+
+def _joint_causal(
+    model: Any, prefixes: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], stop: bool
+) -> list[Tensor]:
+    counts = [len(ids) for ids in targets]
     ids, _ = filled([[*prefix, *target] for prefix, target in zip(prefixes, targets, strict=True)])
     ends = torch.tensor([len(prefix) - 1 for prefix in prefixes])
-    stopped = _stopped(model, ends, ids.shape[1]) if stop else None
-    places = first_place(model.config) + torch.arange(ids.shape[1])[None].expand(len(ids), -1)
+    stopped = stop_mask(ends, ids.shape[1], layers_of(model).dtype) if stop else None
+    places = torch.arange(ids.shape[1])[None].expand(len(ids), -1)
     hidden = layers_of(model)(
         input_ids=ids, attention_mask=stopped, position_ids=places, use_cache=False
     ).last_hidden_state

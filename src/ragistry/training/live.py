@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..encoders.stack import Stack
 from ..encoders.steps import Features
@@ -74,14 +75,8 @@ class Live(nn.Module):
             return {}
         model = self.model
         if hasattr(model, "merge_and_unload"):
-            import copy
-
             model = copy.deepcopy(model).merge_and_unload()
-        return {
-            name: np.array(value.detach().numpy(), np.float32)
-            for name, value in model.state_dict().items()
-            if name in self._before and not torch.equal(value, self._before[name])
-        }
+        return changed(model, self._before)
 
 
 class Tokens:
@@ -143,19 +138,35 @@ class _Same(nn.Module):
         return features
 
 
+def changed(model: nn.Module, before: Mapping[str, Tensor]) -> dict[str, Floats]:
+    """The weights of a model that have another value than those of the same name before, float32."""
+    return {
+        name: np.array(value.detach().float().numpy(), np.float32)
+        for name, value in model.state_dict().items()
+        if name in before and not torch.equal(value.float(), before[name].float())
+    }
+
+
 def _trainable(model: Any, rank: int | None, seed: int) -> Any:
     """A copy whose weights can be trained: all but the word embeddings, or LoRA's beside them."""
-    import copy
-
     copied = copy.deepcopy(model).float()
     if rank is None:
         copied.requires_grad_(True)
         copied.get_input_embeddings().requires_grad_(False)
         return copied
+    return adapted(copied, rank, seed)
+
+
+def adapted(model: nn.Module, rank: int, seed: int) -> Any:
+    """A model with LoRA on every linear layer; nothing else of it is trained.
+
+    Raises:
+        MissingExtra: If peft is not installed.
+    """
     peft = require("peft", "tune")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return peft.get_peft_model(copied, peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=_linear(copied)))
+        return peft.get_peft_model(model, peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=_linear(model)))
 
 
 def _linear(model: nn.Module) -> list[str]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..encoders.steps import Features, Step
 from ..scorers.likelihood import joint_log_likelihoods, layers_of
-from ..types import Role
+from ..types import Floats, Role
+from .live import adapted, changed
 
 
 class Speaking(nn.Module):
@@ -26,9 +27,13 @@ class Speaking(nn.Module):
     def __init__(self, model: Any, steps: Sequence[Step] = (), rank: int | None = None, seed: int = 0) -> None:
         super().__init__()
         self.language = copy.deepcopy(model).float()
-        self.language.requires_grad_(rank is None)
+        self.language.requires_grad_(True)
         for words in _word_embeddings(self.language):
             words.requires_grad_(False)
+        if rank is not None:
+            layers_of(self.language).requires_grad_(False)
+            with_lora = adapted(layers_of(self.language), rank, seed)
+            setattr(self.language, self.language.base_model_prefix, with_lora)
         self.steps = nn.ModuleList(steps)
 
     def forward(self, features: Features, role: Role) -> Features:
@@ -45,6 +50,13 @@ class Speaking(nn.Module):
     ) -> list[Tensor]:
         """See `ragistry.scorers.likelihood.joint_log_likelihoods`."""
         return joint_log_likelihoods(self.language, prefixes, targets, stop=stop)
+
+    def weights(self, before: Mapping[str, Tensor]) -> dict[str, Floats]:
+        """The layers' weights that are no longer what they were in `before`, LoRA's merged into them."""
+        layers = layers_of(self.language)
+        if hasattr(layers, "merge_and_unload"):
+            layers = copy.deepcopy(layers).merge_and_unload()
+        return changed(layers, before)
 
 
 def _word_embeddings(model: Any) -> list[nn.Parameter]:

@@ -1,0 +1,249 @@
+"""Teaching a language model what documents are asked, and then to give questions the vectors of their answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from scipy.sparse import csr_array, eye_array
+
+from ..encoders.stack import Stack
+from ..encoders.token_aware import stack_of
+from ..encoders.tuned import Tuned
+from ..errors import InvalidInput
+from ..evaluation.selection import Fit
+from ..evaluation.tasks import make
+from ..registry import Lesson, Recipe
+from ..types import Document, Floats, Ints
+from .adapting import capped, scores_of
+from .crossfit import Candidate, Judge, crossfit
+from .folds import Fold, folds
+from .growing import grown
+from .live import Tokens
+from .losses.likelihood import Likelihood
+from .losses.ranking import InfoNCE
+from .samplers import Negatives, Sampler
+from .speaking import Speaking
+from .teaching import problem_of, report_of
+from .trainer import History, Trainer
+
+Tuning: TypeAlias = Literal["auto", "full", "lora"]
+Pair: TypeAlias = tuple[str, str]
+"""A query, and the text of a document that answers it."""
+LARGE = 300_000_000
+"""Weights above which a model is tuned by LoRA unless something else is asked for."""
+KINDS = ("first-sentence", "title")
+_WORD = re.compile(r"\S+")
+
+
+@dataclass(frozen=True, slots=True)
+class Schooling:
+    """What is taught, and how; see `ragistry.recipes.llm_ql`."""
+
+    made: int = 2000
+    likelihood_epochs: int = 1
+    likelihood_rate: float = 2e-4
+    stop: bool = True
+    corruption: float = 0.45
+    length: int = 128
+    epochs: int = 3
+    rate: float = 5e-5
+    size: int = 32
+    temperature: float = 0.05
+    negatives: Negatives = "in-batch"
+    tune: Tuning = "auto"
+    rank: int = 32
+    seed: int = 0
+
+
+class Corrupted(Tokens):
+    """Queries with documents some of whose words are hidden, others each time, so that a model cannot copy them.
+
+    Args:
+        asked: Token ids of each query.
+        texts: Of each document.
+        tokenise: From texts to token ids.
+        share: Of the words, from 0 to 1.
+        seed: Of the words hidden.
+    """
+
+    def __init__(
+        self,
+        asked: Sequence[Sequence[int]],
+        texts: Sequence[str],
+        tokenise: Callable[[Sequence[str]], list[list[int]]],
+        share: float,
+        seed: int,
+    ) -> None:
+        super().__init__(asked, tokenise(texts))
+        self._texts, self._tokenise, self._share = texts, tokenise, share
+        self._random = np.random.default_rng(seed)
+
+    def documents(self, rows: Ints) -> Any:
+        """Their token ids and mask, with other words hidden each time."""
+        if not self._share:
+            return super().documents(rows)
+        found = self._tokenise([hidden(self._texts[row], self._share, self._random) for row in rows.tolist()])
+        return Tokens([], found).documents(np.arange(len(found)))
+
+
+def hidden(text: str, share: float, random: np.random.Generator) -> str:
+    """A text with a share of its words, those between white space, as "_" (Input Corruption).
+
+    Example:
+        >>> hidden("fourteen lines of verse", 1.0, np.random.default_rng(0))
+        '_ _ _ _'
+
+    Source: LLM-QL, arXiv:2504.05216, section 3.
+    """
+    return _WORD.sub(lambda match: "_" if random.random() < share else match[0], text)
+
+
+def text_pairs(documents: Sequence[Document], *, pairs: int, seed: int = 0) -> list[Pair]:
+    """What documents give without labels: first sentences with the rest, and titles with texts, in turn.
+
+    Args:
+        documents: In any order.
+        pairs: At most so many.
+        seed: Chooses them.
+
+    Returns:
+        None, where no document has a title, or a sentence and more.
+
+    Example:
+        >>> text_pairs([Document("1", "It has fourteen lines.", title="Sonnet"), Document("2", "A cat.")], pairs=10)
+        [('Sonnet', 'It has fourteen lines.')]
+    """
+    found: list[list[Pair]] = []
+    for kind in KINDS:
+        try:
+            task = make(kind, documents, queries=max(1, pairs), seed=seed)
+        except InvalidInput:  # no document can be asked for in this way
+            continue
+        texts = {document.id: document.full_text for document in task.documents}
+        found.append([(task.queries[query], texts[min(answers)]) for query, answers in task.qrels.items()])
+    turns = [pair for place in range(max(map(len, found), default=0)) for pairs in found for pair in pairs[place:][:1]]
+    return turns[:pairs]
+
+
+def spoken(stack: Stack, rank: int | None = None, seed: int = 0) -> Speaking:
+    """The model of a stack over a `Causal` backbone, with its output layer, as a module to train."""
+    return Speaking(grown(stack.backbone.layout().folder), stack.steps, rank, seed)
+
+
+def learn_likelihood(module: Speaking, stack: Stack, pairs: Sequence[Pair], settings: Schooling) -> History:
+    """Stage 1: teach it to say how likely each query is, given its document."""
+    if not pairs or not settings.likelihood_epochs:
+        return History()
+    loaded = stack.loaded()
+    end = loaded.tokenizer.encode("").ids[-1:]
+
+    def tokenise(texts: Sequence[str]) -> list[list[int]]:
+        return [[*ids[:-1][: settings.length - 1], ids[-1]] for ids in stack.tokens(texts, "document")]
+
+    texts = [query for query, _ in pairs]
+    asked = loaded.tokenizer.encode_batch(texts, add_special_tokens=False)
+    queries = [[*encoding.ids[: settings.length], *end] for encoding in asked]
+    source = Corrupted(queries, [text for _, text in pairs], tokenise, settings.corruption, settings.seed)
+    judged = csr_array(eye_array(len(pairs), format="csr", dtype=np.float32))
+    trainer = Trainer(epochs=settings.likelihood_epochs, rate=settings.likelihood_rate, warmup=0.1, seed=settings.seed)
+    sampler = Sampler(judged, negatives="in-batch", size=settings.size, seed=settings.seed)
+    return trainer.fit(module, Likelihood(settings.stop), sampler, source)
+
+
+def learn_vectors(
+    module: Speaking,
+    stack: Stack,
+    queries: Sequence[str],
+    documents: Sequence[Document],
+    judged: csr_array,
+    settings: Schooling,
+) -> History:
+    """Stage 2: teach it to put queries near the documents that answer them."""
+    if not settings.epochs:
+        return History()
+    source = Tokens(stack.tokens(queries, "query"), stack.tokens(documents, "document"))
+    trainer = Trainer(epochs=settings.epochs, rate=settings.rate, warmup=0.1, looks=settings.epochs, seed=settings.seed)
+    sampler = Sampler(judged, negatives=settings.negatives, size=settings.size, seed=settings.seed)
+    return trainer.fit(module, InfoNCE(settings.temperature), sampler, source)
+
+
+def schooled(
+    stack: Stack,
+    queries: Sequence[str],
+    documents: Sequence[Document],
+    judged: csr_array,
+    settings: Schooling,
+) -> tuple[dict[str, Floats], History]:
+    """Both stages: the weights of the model that changed, and the history of the second.
+
+    Args:
+        stack: Over a `Causal` backbone.
+        queries: To learn from.
+        documents: All of them.
+        judged: Relevance, CSR [queries, documents]; queries without an answer are not learnt from.
+        settings: What and how.
+    """
+    size = sum(weight.numel() for weight in stack.loaded().model.parameters())
+    lora = settings.tune == "lora" or (settings.tune == "auto" and size > LARGE)
+    module = spoken(stack, settings.rank if lora else None, settings.seed)
+    rows = np.repeat(np.arange(judged.shape[0]), np.diff(judged.indptr))
+    given = [
+        (queries[row], documents[column].full_text)
+        for row, column, value in zip(rows.tolist(), judged.indices.tolist(), judged.data.tolist(), strict=True)
+        if value > 0
+    ]
+    made = text_pairs(documents, pairs=settings.made, seed=settings.seed) if settings.made else []
+    learn_likelihood(module, stack, [*given, *made], settings)
+    history = learn_vectors(module, stack, queries, documents, judged, settings)
+    return module.weights(stack.loaded().model.state_dict()), history
+
+
+def teach(
+    retriever: Any,
+    recipe: Recipe,
+    settings: Schooling,
+    judged: Mapping[str, Mapping[str, int]],
+    ids: Sequence[str],
+    lesson: Lesson,
+) -> tuple[Any, Fit]:
+    """A taught copy of a `Retrained` searcher, and what that brought on pairs held out, a fifth of them.
+
+    Raises:
+        InvalidInput: As `problem_of`, or if the lesson has no documents.
+    """
+    began = perf_counter()
+    if lesson.documents is None:
+        raise InvalidInput("a language model learns from the documents' texts; give `documents` with the lesson")
+    base = stack_of(retriever.base)
+    # A model taught before knows the pairs that are to be held out: what it is compared with is the untaught one.
+    untaught = retriever.taught(ids, {}, lesson.documents) if retriever.weights else retriever
+    problem = problem_of(untaught, judged, ids)
+    documents = lesson.documents(problem.ids)
+    judge = Judge(problem.judged, problem.ids, lesson.measure)
+    divided = [capped(fold) for fold in folds(problem.judged, problem.queries, problem.ids, 1)]
+
+    def propose(fold: Fold) -> Iterator[Candidate]:
+        weights, _ = schooled(base, problem.queries, documents, problem.taught_by(fold.train), settings)
+        other = base.over(Tuned(base.backbone, weights), base.steps)
+        rows = np.concatenate([fold.seen, fold.unseen])
+        asked = np.zeros((len(problem.queries), problem.held.shape[1]), np.float32)
+        asked[rows] = other.encode([problem.queries[row] for row in rows.tolist()], "query")
+        held = other.encode(documents, "document")
+        yield Candidate("taught", {}, scores_of(asked, np.asarray(held, np.float32)))
+        if lesson.progress is not None:
+            lesson.progress(1)
+
+    goal: Any = lesson.goal
+    choice = crossfit(judge, divided, scores_of(problem.asked, problem.held), propose, goal)
+    taught, history = retriever, History()
+    if choice.label:
+        weights, history = schooled(base, problem.queries, documents, problem.judged, settings)
+        taught = retriever.taught(ids, weights, lesson.documents)
+    chosen = f"query likelihood, {settings.likelihood_epochs} epochs, then nearness, {settings.epochs} epochs"
+    fit = report_of(choice, recipe, lesson, len(problem.queries), chosen, history.to_json())
+    return taught, replace(fit, seconds=round(perf_counter() - began, 2))
