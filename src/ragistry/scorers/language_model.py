@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from ..errors import InvalidInput
 from ..models import find_model, first_tokens, hash_model, load_tokenizer, native_bf16, special_tokens
@@ -227,22 +228,14 @@ class LanguageModel:
             ]
 
     def _follow_causal(self, prefixes: Sequence[Prefix], target: list[int]) -> Floats:
-        from transformers import DynamicCache
+        from .side_by_side import side_by_side
 
-        model, dtype = self.model, self.model.dtype
+        model = self.model
         with torch.inference_mode():
-            hidden = torch.stack([prefix.last for prefix in prefixes]).to(dtype)[:, None]
+            hidden = torch.stack([prefix.last for prefix in prefixes]).to(model.dtype)[:, None]
             if len(target) > 1:
                 kept = [prefix.states.shape[-2] for prefix in prefixes]
-                states = torch.zeros(
-                    len(prefixes), *prefixes[0].states.shape[:3], max(kept), prefixes[0].states.shape[-1]
-                )
-                states = states.to(dtype)
-                for row, (prefix, n) in enumerate(zip(prefixes, kept, strict=True)):
-                    states[row, :, :, :, max(kept) - n :] = prefix.states
-                cache = DynamicCache()
-                for layer in range(states.shape[1]):
-                    cache.update(states[:, layer, 0], states[:, layer, 1], layer)
+                cache = side_by_side([prefix.states for prefix in prefixes])
                 steps = len(target) - 1
                 mask = torch.arange(max(kept) + steps)[None] >= max(kept) - torch.tensor(kept)[:, None]
                 read = first_place(model.config) + torch.tensor([prefix.length for prefix in prefixes])
@@ -280,8 +273,8 @@ class LanguageModel:
                     ),
                     use_cache=False,
                 ).logits.float()
-                wanted = torch.tensor(target).expand(len(logits), -1)[..., None]
-                found.append(_array((logits.gather(-1, wanted) - logits.logsumexp(-1, keepdim=True))[..., 0]))
+                wanted = torch.tensor(target).expand(len(logits), -1)
+                found.append(_array(-cross_entropy(logits.transpose(1, 2), wanted, reduction="none")))
             return np.concatenate(found)
 
     def _dtype(self) -> torch.dtype:

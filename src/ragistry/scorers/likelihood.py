@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from ..errors import Corrupt, InvalidInput
 from ..models import loading, quiet
 
-LOGITS = 1024
+LOGITS = 128
 """Rows of the vocabulary computed at a time, which bounds memory: each is a float for every token there is."""
 ROWS = 8
 """Texts of like length that are computed with gradients at a time: fewer are padded to the longest."""
@@ -133,8 +134,7 @@ def log_probabilities(model: Any, hidden: Tensor, tokens: Tensor) -> Tensor:
     found = [hidden.new_empty(0, dtype=torch.float32)]
     for first in range(0, len(hidden), LOGITS):
         logits = head(hidden[first : first + LOGITS]).float()
-        wanted = tokens[first : first + LOGITS, None]
-        found.append(logits.gather(1, wanted)[:, 0] - logits.logsumexp(dim=1))
+        found.append(-cross_entropy(logits, tokens[first : first + LOGITS], reduction="none"))
     return torch.cat(found)
 
 
@@ -199,12 +199,11 @@ def _joint_decoder(
     counts = [len(ids) for ids in targets]
     ids, mask = filled(prefixes)
     start = start_of(model.config)
-    given, _ = filled([[start, *target[:-1]] for target in targets])
+    given, places = filled([[start, *target[:-1]] for target in targets])
     logits = model(input_ids=ids, attention_mask=mask, decoder_input_ids=given, use_cache=False).logits
-    rows = torch.cat([logits[i, :n] for i, n in enumerate(counts)]).float()
-    wanted = torch.tensor([token for target in targets for token in target])
-    found = rows.gather(1, wanted[:, None])[:, 0] - rows.logsumexp(dim=1)
-    return list(torch.split(found, counts))
+    rows = logits[places > 0].float()
+    wanted = torch.tensor([token for target in targets for token in target], dtype=torch.long)
+    return list(torch.split(-cross_entropy(rows, wanted, reduction="none"), counts))
 
 
 def _joint_causal(
@@ -213,8 +212,8 @@ def _joint_causal(
     counts = [len(ids) for ids in targets]
     ids, _ = filled([[*prefix, *target] for prefix, target in zip(prefixes, targets, strict=True)])
     ends = torch.tensor([len(prefix) - 1 for prefix in prefixes])
-    stopped = stop_mask(ends, ids.shape[1], layers_of(model).dtype) if stop else None
-    places = torch.arange(ids.shape[1])[None].expand(len(ids), -1)
+    stopped = _stopped(model, ends, ids.shape[1]) if stop else None
+    places = first_place(model.config) + torch.arange(ids.shape[1])[None].expand(len(ids), -1)
     hidden = layers_of(model)(
         input_ids=ids, attention_mask=stopped, position_ids=places, use_cache=False
     ).last_hidden_state

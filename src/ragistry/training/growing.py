@@ -11,6 +11,7 @@ from torch import nn
 
 from ..errors import InvalidInput
 from ..models import MINILM, find_model, loading, quiet
+from ..storage import explained
 
 Growth: TypeAlias = Literal["causal", "seq2seq"]
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "merges.txt")
@@ -41,6 +42,7 @@ def grow(
 
     Raises:
         InvalidInput: If the kind is not known, or transformers cannot make a language model of the base.
+        StorageError: If the folder cannot be written.
         ModelNotFound: If there is no such model.
 
     Example:
@@ -55,12 +57,18 @@ def grow(
     model = grown(folder, kind)
     if layers is not None:
         _thin(model.decoder if kind == "seq2seq" else model, layers)
-    target.mkdir(parents=True, exist_ok=True)
-    with quiet():
-        model.save_pretrained(target)
-    for name in TOKENIZER:
-        if (folder / name).is_file():
-            (target / name).write_bytes((folder / name).read_bytes())
+    return saved(model, folder, target)
+
+
+def saved(model: Any, folder: Path, target: Path) -> Path:
+    """Write a model, with the tokenizer of the folder it came from."""
+    with explained("write", target):
+        target.mkdir(parents=True, exist_ok=True)
+        with quiet():
+            model.save_pretrained(target)
+        for name in TOKENIZER:
+            if (folder / name).is_file():
+                (target / name).write_bytes((folder / name).read_bytes())
     return target
 
 

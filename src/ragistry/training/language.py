@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal, TypeAlias
 
@@ -17,23 +19,27 @@ from ..encoders.tuned import Tuned
 from ..errors import InvalidInput
 from ..evaluation.selection import Fit
 from ..evaluation.tasks import make
+from ..models import find_model
 from ..registry import Lesson, Recipe
+from ..scorers.query_likelihood import QueryLikelihood
 from ..types import Document, Floats, Ints
 from .adapting import capped, scores_of
 from .crossfit import Candidate, Judge, crossfit
 from .folds import Fold, folds
-from .growing import grown
+from .growing import grown, saved
 from .live import Tokens
 from .losses.likelihood import Likelihood
 from .losses.ranking import InfoNCE
 from .samplers import Negatives, Sampler
 from .speaking import Speaking
 from .teaching import problem_of, report_of
-from .trainer import History, Trainer
+from .trainer import History, Point, Trainer
 
 Tuning: TypeAlias = Literal["auto", "full", "lora"]
 Pair: TypeAlias = tuple[str, str]
 """A query, and the text of a document that answers it."""
+Tokenise: TypeAlias = Callable[[Sequence[str]], list[list[int]]]
+Progress: TypeAlias = Callable[[Point], None] | None
 LARGE = 300_000_000
 """Weights above which a model is tuned by LoRA unless something else is asked for."""
 KINDS = ("first-sentence", "title")
@@ -75,7 +81,7 @@ class Corrupted(Tokens):
         self,
         asked: Sequence[Sequence[int]],
         texts: Sequence[str],
-        tokenise: Callable[[Sequence[str]], list[list[int]]],
+        tokenise: Tokenise,
         share: float,
         seed: int,
     ) -> None:
@@ -135,24 +141,87 @@ def spoken(stack: Stack, rank: int | None = None, seed: int = 0) -> Speaking:
     return Speaking(grown(stack.backbone.layout().folder), stack.steps, rank, seed)
 
 
-def learn_likelihood(module: Speaking, stack: Stack, pairs: Sequence[Pair], settings: Schooling) -> History:
-    """Stage 1: teach it to say how likely each query is, given its document."""
+def learn_likelihood(
+    module: Speaking,
+    read: Tokenise,
+    ask: Tokenise,
+    pairs: Sequence[Pair],
+    settings: Schooling,
+    progress: Progress = None,
+) -> History:
+    """Stage 1: teach it to say how likely each query is, given its document.
+
+    Args:
+        module: To train, in place.
+        read: From the texts of documents to the tokens that are read.
+        ask: From queries to the tokens that are to be likely.
+        pairs: Queries with documents' texts.
+        settings: What and how.
+        progress: See `Trainer.fit`.
+    """
     if not pairs or not settings.likelihood_epochs:
         return History()
-    loaded = stack.loaded()
-    end = loaded.tokenizer.encode("").ids[-1:]
-
-    def tokenise(texts: Sequence[str]) -> list[list[int]]:
-        return [[*ids[:-1][: settings.length - 1], ids[-1]] for ids in stack.tokens(texts, "document")]
-
-    texts = [query for query, _ in pairs]
-    asked = loaded.tokenizer.encode_batch(texts, add_special_tokens=False)
-    queries = [[*encoding.ids[: settings.length], *end] for encoding in asked]
-    source = Corrupted(queries, [text for _, text in pairs], tokenise, settings.corruption, settings.seed)
+    source = Corrupted(
+        ask([query for query, _ in pairs]), [text for _, text in pairs], read, settings.corruption, settings.seed
+    )
     judged = csr_array(eye_array(len(pairs), format="csr", dtype=np.float32))
-    trainer = Trainer(epochs=settings.likelihood_epochs, rate=settings.likelihood_rate, warmup=0.1, seed=settings.seed)
+    trainer = Trainer(
+        epochs=settings.likelihood_epochs,
+        rate=settings.likelihood_rate,
+        warmup=0.1,
+        looks=settings.likelihood_epochs,
+        seed=settings.seed,
+    )
     sampler = Sampler(judged, negatives="in-batch", size=settings.size, seed=settings.seed)
-    return trainer.fit(module, Likelihood(settings.stop), sampler, source)
+    return trainer.fit(module, Likelihood(settings.stop), sampler, source, progress=progress)
+
+
+def speaker(
+    scorer: QueryLikelihood,
+    path: str | os.PathLike[str],
+    pairs: Sequence[Pair],
+    settings: Schooling | None = None,
+    progress: Progress = None,
+) -> Path:
+    """Teach a scorer's language model what documents are asked, and save it to a folder, for `ql-rerank` and others.
+
+    It is taught with the words around documents, the lengths and the attention that the scorer asks it with. An
+    encoder-decoder's encoder stays as it is, and documents are read without gradients.
+
+    Args:
+        scorer: Over the model to begin with, which stays as it is.
+        path: The folder to write.
+        pairs: Queries with documents' texts, such as `text_pairs` and `chunks` give; real ones are better.
+        settings: Of the first stage; those of the second play no part. `stop` is the scorer's own.
+        progress: See `Trainer.fit`.
+
+    Returns:
+        The folder.
+    """
+    settings = replace(settings or Schooling(), stop=scorer.attention == "stop")
+    module = Speaking(scorer.model.model)
+    if not scorer.model.causal:
+        module.language.get_encoder().requires_grad_(False)
+
+    def read(texts: Sequence[str]) -> list[list[int]]:
+        return scorer.prefixes([Document(str(number), text) for number, text in enumerate(texts)])
+
+    def ask(texts: Sequence[str]) -> list[list[int]]:
+        return [scorer.target(text) for text in texts]
+
+    learn_likelihood(module, read, ask, pairs, settings, progress)
+    return saved(module.language, find_model(scorer.model.name), Path(path))
+
+
+def chunks(documents: Sequence[Document], words: int = 48) -> list[Pair]:
+    """Parts of documents as queries of no document: what a model learns a corpus's language from.
+
+    Example:
+        >>> chunks([Document("1", "one two three")], words=2)
+        [('one two', ''), ('three', '')]
+    """
+    texts = [document.full_text.split() for document in documents]
+    return [(" ".join(text[first : first + words]), "") for text in texts for first in range(0, len(text), words)]
 
 
 def learn_vectors(
@@ -198,7 +267,17 @@ def schooled(
         if value > 0
     ]
     made = text_pairs(documents, pairs=settings.made, seed=settings.seed) if settings.made else []
-    learn_likelihood(module, stack, [*given, *made], settings)
+    tokenizer = stack.loaded().tokenizer
+    end = tokenizer.encode("").ids[-1:]
+
+    def read(texts: Sequence[str]) -> list[list[int]]:
+        return [[*ids[:-1][: settings.length - 1], ids[-1]] for ids in stack.tokens(texts, "document")]
+
+    def ask(texts: Sequence[str]) -> list[list[int]]:
+        found = tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [[*encoding.ids[: settings.length], *end] for encoding in found]
+
+    learn_likelihood(module, read, ask, [*given, *made], settings)
     history = learn_vectors(module, stack, queries, documents, judged, settings)
     return module.weights(stack.loaded().model.state_dict()), history
 
