@@ -25,7 +25,8 @@ class Causal(Backbone):
         name: As of `Backbone`.
 
     Raises:
-        InvalidInput: From `load`, if the model's tokenizer has no token that ends a text.
+        InvalidInput: From `load`, if the model's tokenizer has no token that ends a text, or transformers cannot make the
+            model read from left to right.
 
     Example:
         >>> Causal("all-MiniLM-L6-v2").layout().pooling
@@ -59,4 +60,13 @@ class Causal(Backbone):
         return found
 
     def _read(self, dtype: torch.dtype) -> Any:
-        return load_model(self.layout().folder, dtype, causal=True)
+        model = load_model(self.layout().folder, dtype, causal=True)
+        with torch.inference_mode():
+            pairs = (model(input_ids=torch.tensor([[1, last]])).last_hidden_state[0, 0] for last in (1, 2))
+            one, other = (first.float() for first in pairs)
+        if not torch.allclose(one, other, atol=1e-5):
+            raise InvalidInput(
+                f"{type(model).__name__} of {self.name!r} reads in both directions, and transformers cannot make it read in "
+                "one; give a language model, or one like BERT"
+            )
+        return model

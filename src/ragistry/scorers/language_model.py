@@ -143,7 +143,7 @@ class LanguageModel:
     def spaced(self) -> bool:
         """Whether a word inside a text has other tokens than at its beginning, the space before it being a part of it."""
         self._loaded()
-        return self._spaced
+        return bool(self._spaced)
 
     def read(self, prefixes: Sequence[Sequence[int]], *, stop: bool = False) -> list[Prefix]:
         """Read texts, each once.

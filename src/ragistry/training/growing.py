@@ -41,7 +41,8 @@ def grow(
         The folder.
 
     Raises:
-        InvalidInput: If the kind is not known, or transformers cannot make a language model of the base.
+        InvalidInput: If the kind is not known, transformers cannot make a language model of the base, or there are not so
+            many layers to choose from.
         StorageError: If the folder cannot be written.
         ModelNotFound: If there is no such model.
 
@@ -94,7 +95,12 @@ def _encoder_decoder(folder: Path) -> Any:
     from transformers import AutoTokenizer, EncoderDecoderModel
 
     model = EncoderDecoderModel.from_encoder_decoder_pretrained(
-        folder, folder, encoder_local_files_only=True, decoder_local_files_only=True
+        folder,
+        folder,
+        encoder_local_files_only=True,
+        decoder_local_files_only=True,
+        encoder_use_safetensors=True,
+        decoder_use_safetensors=True,
     )
     decoder = model.decoder
     missing = {name for name, _ in decoder.named_parameters() if name.startswith("cls.predictions.transform")}
@@ -126,7 +132,9 @@ def _start(model: nn.Module, missing: set[str]) -> None:
 
 def _thin(model: Any, layers: int) -> None:
     """Leave some of a model's layers, evenly chosen, the last one among them."""
-    held = model.base_model.encoder.layer
+    held = getattr(getattr(model.base_model, "encoder", None), "layer", None)
+    if held is None:
+        raise InvalidInput(f"layers={layers}; those of {type(model).__name__} cannot be left out: give no number")
     if not 1 <= layers <= len(held):
         raise InvalidInput(f"layers={layers}; the model has {len(held)}, so 1 to {len(held)} are needed")
     places = [round((i + 1) * len(held) / layers) - 1 for i in range(layers)]

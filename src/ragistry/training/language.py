@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import torch
 from scipy.sparse import csr_array, eye_array
 
 from ..encoders.stack import Stack
@@ -18,9 +19,11 @@ from ..encoders.token_aware import stack_of
 from ..encoders.tuned import Tuned
 from ..errors import InvalidInput
 from ..evaluation.selection import Fit
+from ..evaluation.task import check_counts
 from ..evaluation.tasks import make
 from ..models import find_model
 from ..registry import Lesson, Recipe
+from ..scorers.likelihood import limit_of
 from ..scorers.query_likelihood import QueryLikelihood
 from ..types import Document, Floats, Ints
 from .adapting import capped, scores_of
@@ -216,10 +219,14 @@ def speaker(
 def chunks(documents: Sequence[Document], words: int = 48) -> list[Pair]:
     """Parts of documents as queries of no document: what a model learns a corpus's language from.
 
+    Raises:
+        InvalidInput: If `words` is not positive.
+
     Example:
         >>> chunks([Document("1", "one two three")], words=2)
         [('one two', ''), ('three', '')]
     """
+    check_counts(words=words)
     texts = [document.full_text.split() for document in documents]
     return [(" ".join(text[first : first + words]), "") for text in texts for first in range(0, len(text), words)]
 
@@ -269,17 +276,20 @@ def schooled(
     made = text_pairs(documents, pairs=settings.made, seed=settings.seed) if settings.made else []
     tokenizer = stack.loaded().tokenizer
     end = tokenizer.encode("").ids[-1:]
+    most = min(settings.length, limit_of(module.language.config) // 2)  # a document and a query are read together
 
     def read(texts: Sequence[str]) -> list[list[int]]:
-        return [[*ids[:-1][: settings.length - 1], ids[-1]] for ids in stack.tokens(texts, "document")]
+        return [[*ids[:-1][: most - 1], ids[-1]] for ids in stack.tokens(texts, "document")]
 
     def ask(texts: Sequence[str]) -> list[list[int]]:
         found = tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [[*encoding.ids[: settings.length], *end] for encoding in found]
+        return [[*encoding.ids[: most - 1], *end] for encoding in found]
 
     learn_likelihood(module, read, ask, [*given, *made], settings)
     history = learn_vectors(module, stack, queries, documents, judged, settings)
-    return module.weights(stack.loaded().model.state_dict()), history
+    # In bf16 every weight is another than the one it was rounded from.
+    before = stack.backbone.load(torch.float32, stack.max_length).model.state_dict()
+    return module.weights(before), history
 
 
 def teach(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -15,7 +15,7 @@ from .live import adapted, changed
 
 
 class Speaking(nn.Module):
-    """A language model with the steps that make a vector of what its layers give.
+    """A language model with the steps that make a vector of what its layers give. Dropout stays off, as in `Live`.
 
     Args:
         model: Causal or encoder-decoder, of transformers. It is copied, so that the one given stays as it is.
@@ -44,6 +44,12 @@ class Speaking(nn.Module):
         for step in self.steps:
             features = step(features, role)
         return features
+
+    def train(self, mode: bool = True) -> Self:
+        """Everything but the model, whose dropout stays off."""
+        super().train(mode)
+        self.language.eval()
+        return self
 
     def log_likelihoods(
         self, prefixes: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], *, stop: bool = False
