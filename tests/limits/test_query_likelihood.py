@@ -471,6 +471,19 @@ def test_a_full_folder_loses_what_was_written_first(tmp_path: Path) -> None:
     assert [file.name for file in files(tmp_path)] == [f"new{SUFFIX}"]
 
 
+def test_a_full_folder_is_not_counted_for_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting takes as long as there are files, and there may be a hundred thousand."""
+    counts, glob = [], Path.glob
+    monkeypatch.setattr(Path, "glob", lambda path, pattern: [counts.append(1), glob(path, pattern)][1])
+    kept = Prefixes(tmp_path, megabytes=0.1)
+    for number in range(200):
+        kept.put(str(number), prefix(number))
+    assert 2 < len(counts) < 50
+    monkeypatch.undo()
+    assert 80_000 < sum(file.stat().st_size for file in files(tmp_path)) <= 100_000
+    assert kept.get("199") is not None and kept.get("0") is None
+
+
 def test_a_folder_too_small_changes_no_score(models: Any, tmp_path: Path) -> None:
     wanted = scorer_of(models["llama"]).score(QUERY, DOCUMENTS)
     for megabytes in (1e-6, 0.03):

@@ -199,9 +199,9 @@ def _joint_decoder(
     counts = [len(ids) for ids in targets]
     ids, mask = filled(prefixes)
     start = start_of(model.config)
-    given, places = filled([[start, *target[:-1]] for target in targets])
+    given, _ = filled([[start, *target[:-1]] for target in targets])
     logits = model(input_ids=ids, attention_mask=mask, decoder_input_ids=given, use_cache=False).logits
-    rows = logits[places > 0].float()
+    rows = logits[torch.arange(given.shape[1]) < torch.tensor(counts)[:, None]].float()
     wanted = torch.tensor([token for target in targets for token in target], dtype=torch.long)
     return list(torch.split(-cross_entropy(rows, wanted, reduction="none"), counts))
 

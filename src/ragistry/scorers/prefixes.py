@@ -25,7 +25,7 @@ MEGABYTE = 1_000_000
 class Prefixes:
     """A folder of what a model kept of texts, one file for each, of bounded size.
 
-    When it is full the files written first are deleted. A file that cannot be read, or has another precision, counts as not
+    When it is full a tenth is deleted, the files written first. A file that cannot be read, or has another precision, counts as not
     there: what is kept here can always be computed again. Any number of threads and processes may share a folder.
 
     Args:
@@ -98,8 +98,9 @@ class Prefixes:
                     found.append((file.stat().st_mtime_ns, file.name, file.stat().st_size, file))
             found.sort(key=lambda one: one[:2])
             used = sum(size for _, _, size, _ in found)
-            for _, _, size, file in found:
-                if used <= self.limit:
+            enough = used if used <= self.limit else 0.9 * self.limit  # so that not every file has all others counted
+            for _, _, size, file in found[:-1]:
+                if used <= enough:
                     break
                 file.unlink(missing_ok=True)
                 used -= size
