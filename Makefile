@@ -23,7 +23,7 @@ test: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -m "not slow" $(RELIABILITY)
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered -m "not slow" --ignore=$(RELIABILITY)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered -m "not slow" --ignore=$(RELIABILITY)
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest

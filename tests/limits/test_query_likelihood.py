@@ -253,7 +253,8 @@ def test_documents_together_score_as_alone_and_in_any_order(
 @of_kinds
 def test_small_batches_change_nothing(models: Any, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = scorer_of(models[kind]).score(QUERY, DOCUMENTS)
-    monkeypatch.setattr(language_model, "BATCH_TOKENS", 70)
+    for name in ("READ_TOKENS", "FOLLOW_TOKENS"):
+        monkeypatch.setattr(language_model, name, 70)
     for module in ("language_model", "likelihood"):
         monkeypatch.setattr(f"ragistry.scorers.{module}.LOGITS", 7)
     np.testing.assert_allclose(scorer_of(models[kind]).score(QUERY, DOCUMENTS), wanted, atol=1e-4)
@@ -469,6 +470,8 @@ def test_a_full_folder_loses_what_was_written_first(tmp_path: Path) -> None:
     assert kept.get("large") is None and kept.get("a") is not None  # it is not kept, and drives nothing out
     Prefixes(tmp_path, megabytes=1.5 * size / 1e6, precision="fp32").put("new", prefix(7))
     assert [file.name for file in files(tmp_path)] == [f"new{SUFFIX}"]
+    Prefixes(tmp_path, megabytes=1.05 * size / 1e6, precision="fp32").put("newer", prefix(8))  # nearly all there is
+    assert [file.name for file in files(tmp_path)] == [f"newer{SUFFIX}"]
 
 
 def test_a_full_folder_is_not_counted_for_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

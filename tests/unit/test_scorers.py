@@ -210,12 +210,12 @@ def test_tokens_are_cut_and_never_padded(folders: dict[str, Path], tmp_path: Pat
     folder = tiny_language_model(tmp_path, "bert")
     saved = Tokenizer.from_file(str(folder / "tokenizer.json"))
     saved.enable_padding(length=20)
-    saved.enable_truncation(2, direction="left")
+    saved.enable_truncation(1, direction="left")
     saved.save(str(folder / "tokenizer.json"))
     for model in (LanguageModel(folders["bert"]), LanguageModel(folder)):
         assert model.tokens(["the cat sat", "", "dog", " "], 2) == [[5, 9], [], [10], []]
         assert model.tokens(["the cat sat", "dog"], 0) == [[], []]
-        assert model.tokens(["the cat sat"], 9) == [[5, 9, 11]] and model.tokens([], 3) == []
+        assert model.tokens(["the cat sat"], 9) == [[5, 9, 11]] and model.tokens([], 3) == [] and not model.spaced
 
 
 def test_tokens_of_many_threads_with_two_lengths(llama: LanguageModel) -> None:

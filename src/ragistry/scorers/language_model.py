@@ -32,8 +32,9 @@ from .likelihood import (
 )
 
 Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
-BATCH_TOKENS = 4096
-"""Tokens in a batch, padding included; what comes out does not depend on it beyond rounding."""
+READ_TOKENS, FOLLOW_TOKENS = 1024, 4096
+"""Tokens in a batch, padding included: of texts to read; and of texts read before with what follows, which alone is
+computed. What comes out does not depend on either beyond rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,7 @@ class LanguageModel:
         """
         self._check(prefixes, stop)
         found: list[Prefix | None] = [None] * len(prefixes)
-        batches = list(_batches([len(ids) for ids in prefixes]))
+        batches = list(_batches([len(ids) for ids in prefixes], READ_TOKENS))
         pool = workers(self.threads)
         work = [pool.submit(self._read, [prefixes[i] for i in batch], stop) for batch in batches]
         for batch, future in zip(batches, work, strict=True):
@@ -187,7 +188,7 @@ class LanguageModel:
                 f"{longest} tokens were read and {len(target)} are to follow, but the model {self.name!r} reads "
                 f"{self.limit} in all; cut either"
             )
-        batches = list(_batches([prefix.states.shape[-2] + len(target) for prefix in prefixes]))
+        batches = list(_batches([prefix.states.shape[-2] + len(target) for prefix in prefixes], FOLLOW_TOKENS))
         pool = workers(self.threads)
         follow = self._follow_causal if self.causal else self._follow_decoder
         work = [pool.submit(follow, [prefixes[i] for i in batch], list(target)) for batch in batches]
@@ -221,11 +222,12 @@ class LanguageModel:
             layers, cache = layers_of(model), DynamicCache()
             places = first_place(model.config) + torch.arange(ids.shape[1])[None].expand(len(ids), -1)
             hidden = layers(input_ids=ids, position_ids=places, **caching(layers, cache)).last_hidden_state
-            kept = torch.stack([torch.stack([layer.keys, layer.values]) for layer in cache.layers])
-            return [
-                Prefix(kept[:, :, i, :, n - 1 if stop else 0 : n].clone(), hidden[i, n - 1].clone(), n)
-                for i, n in enumerate(lengths)
-            ]
+            parts = [part for layer in cache.layers for part in (layer.keys, layer.values)]
+            found = []
+            for i, n in enumerate(lengths):
+                states = torch.stack([part[i, :, n - 1 if stop else 0 : n] for part in parts])
+                found.append(Prefix(states.reshape(-1, 2, *states.shape[1:]), hidden[i, n - 1].clone(), n))
+            return found
 
     def _follow_causal(self, prefixes: Sequence[Prefix], target: list[int]) -> Floats:
         from .side_by_side import side_by_side
@@ -290,9 +292,9 @@ class LanguageModel:
                     self._model = load_language_model(folder, self._dtype())
                     tokenizer, _ = load_tokenizer(folder)
                     tokenizer.no_padding()
+                    tokenizer.no_truncation()
                     one, other, both = (ids.ids for ids in _Bare(tokenizer).encode_batch(["a", "b", "a b"]))
                     self._spaced = [*one, *other] != both
-                    tokenizer.no_padding()
                     self._begin, self._end = special_tokens(folder)
                     self._tokenizer = tokenizer
         return self._model, self._tokenizer
@@ -308,11 +310,11 @@ class _Bare:
         return self.tokenizer.encode_batch(texts, add_special_tokens=False)
 
 
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Rows of like length, so many that all are padded to the longest within `BATCH_TOKENS`."""
+def _batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Rows of like length, so many that all are padded to the longest within so many tokens."""
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     while order:
-        size = max(1, BATCH_TOKENS // max(1, lengths[order[0]]))
+        size = max(1, tokens // max(1, lengths[order[0]]))
         yield order[:size]
         order = order[size:]
 

@@ -25,8 +25,8 @@ MEGABYTE = 1_000_000
 class Prefixes:
     """A folder of what a model kept of texts, one file for each, of bounded size.
 
-    When it is full a tenth is deleted, the files written first. A file that cannot be read, or has another precision, counts as not
-    there: what is kept here can always be computed again. Any number of threads and processes may share a folder.
+    When it is full a tenth is deleted, the files written first. A file that cannot be read, or has another precision, counts
+    as not there: what is kept here can always be computed again. Any number of threads and processes may share a folder.
 
     Args:
         path: Made when first written to.
