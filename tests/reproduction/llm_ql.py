@@ -80,6 +80,7 @@ class Row:
     values: Sequence[float]
     seconds: float
     chosen: str = ""
+    settings: str = ""
 
 
 class Data:
@@ -247,7 +248,7 @@ def cell(rows: Sequence[Row], against: Mapping[str, Sequence[Row]]) -> str:
     return f"{100 * mean.mean():.1f}{mark}"
 
 
-def written(rows: Sequence[Row], given: Any) -> str:
+def written(rows: Sequence[Row]) -> str:
     """The page."""
     lines = [
         "# Query likelihood by a language model, measured",
@@ -280,11 +281,8 @@ def written(rows: Sequence[Row], given: Any) -> str:
         took = [f"{row.data} {row.seconds:.0f} s" for row in rows if row.part == part and row.arm in (LM, TAUGHT)]
         lines += ["", "Seeds in brackets."]
         lines += [f"Chosen: {'; '.join(chosen)}."] if chosen else []
-        lines += [f"Training took: {', '.join(took)}."]
-    lines += [
-        "",
-        f"Settings: {given.pairs} pairs a kind, {given.epochs} epochs; {given.steps} steps a stage; {given.length} tokens.",
-    ]
+        used = dict.fromkeys(row.settings for row in rows if row.part == part)
+        lines += [f"Training took: {', '.join(took)}.", f"Settings: {'; '.join(used)}."]
     return "\n".join(lines) + "\n"
 
 
@@ -319,9 +317,14 @@ def main() -> None:
                         if part == "rank"
                         else teaching(data[name], seed, arm, given)
                     )
-                    rows += found
+                    settings = (
+                        f"{given.pairs} pairs a kind, {given.epochs} epochs, {given.length} tokens, {ASKED} questions"
+                        if part == "rank"
+                        else f"{given.steps} steps a stage, {given.length} tokens"
+                    )
+                    rows += [replace(row, settings=settings) for row in found]
                     kept.write_text(json.dumps([asdict(row) for row in rows]))
-                    (HERE / "llm_ql.md").write_text(written(rows, given))
+                    (HERE / "llm_ql.md").write_text(written(rows))
                     for row in found:
                         print(row.data, row.arm, row.seed, row.chosen, f"{100 * np.mean(row.values):.1f}", flush=True)
 
