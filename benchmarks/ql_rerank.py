@@ -24,10 +24,10 @@ from ragistry.scorers.prefixes import Prefixes
 from ragistry.scorers.query_likelihood import QueryLikelihood
 from ragistry.types import Document, Floats
 
-DOCUMENT_TOKENS, QUERY_TOKENS, ROUNDS = 128, 10, 7
+DOCUMENT_TOKENS, QUERY_TOKENS, ROUNDS = 128, 10, 5
 PLAIN = 10
 """Documents that the plain loop scores in a round: it takes as long for each."""
-DOCUMENTS = {"minilm": 100, "gpt2": 30}
+DOCUMENTS = {"minilm": 100, "gpt2": 20}
 MODELS = {"minilm": "6 layers x 384, vocabulary 30522", "gpt2": "GPT-2: 12 layers x 768, vocabulary 50257"}
 
 
