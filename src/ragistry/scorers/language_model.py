@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -15,7 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, ModelNotFound
 from ..models import find_model, first_tokens, hash_model, load_tokenizer, native_bf16, special_tokens
 from ..types import Floats
 from ..workers import workers
@@ -125,7 +127,7 @@ class LanguageModel:
         """A hash of the files that decide what it computes, and of the precision."""
         with self._lock:
             if not hasattr(self, "_hash"):
-                self._hash = hash_model(find_model(self.name))
+                self._hash = hash_model(self._folder())
         return hashlib.sha256(f"{self._hash} {self._dtype()}".encode()).hexdigest()
 
     def tokens(self, texts: Sequence[str], length: int) -> list[list[int]]:
@@ -283,11 +285,21 @@ class LanguageModel:
         bf16 = self.precision == "bf16" or (self.precision == "auto" and native_bf16())
         return torch.bfloat16 if bf16 else torch.float32
 
+    def _folder(self) -> Path:
+        try:
+            return find_model(self.name)
+        except ModelNotFound as error:
+            problem = re.split(r"; give a folder| Check the name", str(error))[0].rstrip(".")
+            raise ModelNotFound(
+                f"{problem}. Check the name and the network, or give the folder of a language model; "
+                "`ragistry.training.growing.grow` makes a small one"
+            ) from None
+
     def _loaded(self) -> tuple[Any, Tokenizer]:
         if self._tokenizer is None:
             with self._lock:
                 if self._tokenizer is None:
-                    folder = find_model(self.name)
+                    folder = self._folder()
                     self.fingerprint()  # it reads the weights through, and so finds damage first
                     self._model = load_language_model(folder, self._dtype())
                     tokenizer, _ = load_tokenizer(folder)
