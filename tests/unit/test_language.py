@@ -433,7 +433,9 @@ def test_llm_ql_is_taught_and_stays_so(filled: Any, tmp_path: Path) -> None:
         found = docs.fit(PAIRS, goal="seen")
         assert found.kept
         assert found.fitted > found.base + 0.2
-        assert found.chosen.startswith("query likelihood, 1 epochs, then nearness, 8 epochs")
+        both = "query likelihood, 1 epochs, then nearness, 8 epochs"
+        assert list(found.tried) == ["nearness, 8 epochs", both]
+        assert found.chosen in found.tried
         taught = rankings(docs)
         assert taught != untaught
         with Collection.open(docs.path) as again:

@@ -302,6 +302,8 @@ def teach(
 ) -> tuple[Any, Fit]:
     """A taught copy of a `Retrained` searcher, and what that brought on pairs held out, a fifth of them.
 
+    The second stage alone and both are tried: over a model that is one of embeddings already the first may not pay.
+
     Raises:
         InvalidInput: As `problem_of`, or if the lesson has no documents.
     """
@@ -315,24 +317,28 @@ def teach(
     documents = lesson.documents(problem.ids)
     judge = Judge(problem.judged, problem.ids, lesson.measure)
     divided = [capped(fold) for fold in folds(problem.judged, problem.queries, problem.ids, 1)]
+    first, second = f"query likelihood, {settings.likelihood_epochs} epochs", f"nearness, {settings.epochs} epochs"
+    tried = {second: replace(settings, likelihood_epochs=0)} if settings.epochs else {}
+    if settings.likelihood_epochs:
+        tried[f"{first}, then {second}"] = settings
 
     def propose(fold: Fold) -> Iterator[Candidate]:
-        weights, _ = schooled(base, problem.queries, documents, problem.taught_by(fold.train), settings)
-        other = base.over(Tuned(base.backbone, weights), base.steps)
         rows = np.concatenate([fold.seen, fold.unseen])
-        asked = np.zeros((len(problem.queries), problem.held.shape[1]), np.float32)
-        asked[rows] = other.encode([problem.queries[row] for row in rows.tolist()], "query")
-        held = other.encode(documents, "document")
-        yield Candidate("taught", {}, scores_of(asked, np.asarray(held, np.float32)))
-        if lesson.progress is not None:
-            lesson.progress(1)
+        for label, one in tried.items():
+            weights, _ = schooled(base, problem.queries, documents, problem.taught_by(fold.train), one)
+            other = base.over(Tuned(base.backbone, weights), base.steps)
+            asked = np.zeros((len(problem.queries), problem.held.shape[1]), np.float32)
+            asked[rows] = other.encode([problem.queries[row] for row in rows.tolist()], "query")
+            held = other.encode(documents, "document")
+            yield Candidate(label, {}, scores_of(asked, np.asarray(held, np.float32)))
+            if lesson.progress is not None:
+                lesson.progress(1)
 
     goal: Any = lesson.goal
     choice = crossfit(judge, divided, scores_of(problem.asked, problem.held), propose, goal)
     taught, history = retriever, History()
     if choice.label:
-        weights, history = schooled(base, problem.queries, documents, problem.judged, settings)
+        weights, history = schooled(base, problem.queries, documents, problem.judged, tried[choice.label])
         taught = retriever.taught(ids, weights, lesson.documents)
-    chosen = f"query likelihood, {settings.likelihood_epochs} epochs, then nearness, {settings.epochs} epochs"
-    fit = report_of(choice, recipe, lesson, len(problem.queries), chosen, history.to_json())
+    fit = report_of(choice, recipe, lesson, len(problem.queries), choice.label, history.to_json())
     return taught, replace(fit, seconds=round(perf_counter() - began, 2))
