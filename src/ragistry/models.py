@@ -9,6 +9,7 @@ import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,7 @@ def _settled(encoding: Encoding, length: int, size: int) -> bool:
     return len(encoding.ids) >= length and max(end for _, end in encoding.offsets) <= size // 2
 
 
+@cache
 def native_bf16() -> bool:
     """Whether this processor multiplies bfloat16 matrices in hardware, and rightly."""
     found = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
