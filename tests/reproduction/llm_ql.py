@@ -5,9 +5,10 @@
     python tests/reproduction/llm_ql.py --parts rank --model FOLDER_OR_NAME --prompt upr   # a larger model, not taught here
 
 *Ranking*: BM25, word-based query likelihood (its smoothing chosen on questions of train or dev), the best 100 of BM25 put
-in order by a language model, and both added up (the weight chosen on train or dev; where a set has neither, the one that
-most other sets chose). The language model is grown from MiniLM (encoder as it is, a decoder of three of its layers) and
-taught what the set's documents are asked: by pairs of train if there are any, and by their titles and first sentences.
+in order by a language model, and both added up (the weight chosen on train or dev; where a set has neither, 0.5, which is
+that of `ql-rerank` before `fit`). The language model is grown from MiniLM (encoder as it is, a decoder of three of its
+layers) and taught what the set's documents are asked: by pairs of train if there are any, and by their titles and first
+sentences.
 
 *Teaching*: MiniLM made causal, with the last token's place as the vector: nearness alone, and likelihood first, at equal
 steps in all; without Attention Stop; without Input Corruption. Trained on the same pairs.
@@ -127,7 +128,7 @@ def best(candidates: Mapping[str, Any], asked: tuple[dict[str, str], Any], other
     return max(candidates, key=lambda label: float(np.mean(values_of(candidates[label], asked))))
 
 
-def ranking(data: Data, seed: int, given: Any, weight: str) -> list[Row]:
+def ranking(data: Data, seed: int, given: Any) -> list[Row]:
     """BM25, words, the language model, and both."""
     rows = []
     test = (dict(sorted(data.test[0].items())[:ASKED]), data.test[1])
@@ -158,7 +159,7 @@ def ranking(data: Data, seed: int, given: Any, weight: str) -> list[Row]:
         reranked.read_from(lambda ids: [data.by_id[id] for id in ids])
         rows.append(Row("rank", data.name, LM, seed, values_of(reranked, test), seconds))
         fused = {str(share): reranked.weighted(share) for share in WEIGHTS}
-        chosen = best(fused, data.choose, weight)
+        chosen = best(fused, data.choose, "0.5")
         rows.append(Row("rank", data.name, FUSED, seed, values_of(fused[chosen], test), seconds, f"weight {chosen}"))
     return rows
 
@@ -310,12 +311,8 @@ def main() -> None:
                     if any((row.part, row.data, row.arm, row.seed) == (part, name, arm, seed) for row in rows):
                         continue
                     data[name] = data.get(name) or Data(name)
-                    chosen = [row.chosen.removeprefix("weight ") for row in rows if row.arm == FUSED]
-                    usual = max(chosen, key=chosen.count, default="0.5")
                     found = (
-                        ranking(data[name], seed, given, usual)
-                        if part == "rank"
-                        else teaching(data[name], seed, arm, given)
+                        ranking(data[name], seed, given) if part == "rank" else teaching(data[name], seed, arm, given)
                     )
                     settings = (
                         f"{given.pairs} pairs a kind, {given.epochs} epochs, {given.length} tokens, {ASKED} questions"
