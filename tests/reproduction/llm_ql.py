@@ -42,11 +42,11 @@ from ragistry.evaluation import load
 from ragistry.evaluation.evaluate import evaluate
 from ragistry.evaluation.significance import randomisation_test
 from ragistry.retrievers.rerank import RememberedScores, Rerank
+from ragistry.scorers.growing import grow
 from ragistry.scorers.language_model import LanguageModel
 from ragistry.scorers.prefixes import Prefixes
 from ragistry.scorers.query_likelihood import QueryLikelihood
 from ragistry.training.crossfit import Judge
-from ragistry.training.growing import grow
 from ragistry.training.language import Schooling, chunks, learn_vectors, schooled, speaker, spoken, text_pairs
 
 HERE = Path(__file__).parent

@@ -21,10 +21,10 @@ from ragistry.encoders.causal import Causal
 from ragistry.encoders.stack import Stack
 from ragistry.encoders.steps.pooling import Normalise, Pooling
 from ragistry.errors import InvalidInput, ModelNotFound
+from ragistry.scorers.growing import grow, grown
 from ragistry.scorers.language_model import LanguageModel
 from ragistry.scorers.likelihood import layers_of
 from ragistry.scorers.query_likelihood import QueryLikelihood
-from ragistry.training.growing import grow, grown
 from ragistry.training.language import Corrupted, Schooling, chunks, hidden, schooled, speaker, spoken, text_pairs
 from ragistry.training.live import Tokens
 from ragistry.training.losses import Batch, Sum

@@ -93,14 +93,14 @@ def test_a_model_that_reads_both_ways_is_refused(tmp_path: Path) -> None:
     from transformers import BertConfig, BertLMHeadModel
 
     with pytest.raises(
-        Corrupt, match=r"lacks \d+ weights of a language model, 'cls\..*`ragistry.training.growing.grow`"
+        Corrupt, match=r"lacks \d+ weights of a language model, 'cls\..*`ragistry.scorers.growing.grow`"
     ):
         LanguageModel(tiny_model(tmp_path)).model  # noqa: B018
     folder = tiny_language_model(tmp_path, "bert")
     both = BertConfig.from_pretrained(folder, is_decoder=False)
     BertLMHeadModel.from_pretrained(folder, config=both).save_pretrained(folder)
     with pytest.raises(
-        InvalidInput, match=r"reads in both directions; give a causal .*`ragistry.training.growing.grow`"
+        InvalidInput, match=r"reads in both directions; give a causal .*`ragistry.scorers.growing.grow`"
     ):
         LanguageModel(folder).model  # noqa: B018
 

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import math
 import operator
-from collections.abc import Iterator, Sequence
-from copy import copy, deepcopy
+from collections.abc import Sequence
+from copy import copy
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from ..errors import InvalidInput
 from ..types import Ints
+from .decoding import Decoding, Doubles, log_probabilities
 from .trie import Trie
 
 Prompts: TypeAlias = Sequence[Sequence[int]]
 """Token ids of queries, of any lengths, with the special tokens that the model wants."""
-Doubles: TypeAlias = npt.NDArray[np.float64]
 Done: TypeAlias = tuple[float, tuple[int, ...], float, int]
 """A finished name: its score negated, tokens, log-probability and node."""
 
@@ -113,7 +110,7 @@ class ConstrainedSearch:
     ) -> list[list[Hypothesis]]:
         k = self.beams if k is None else k
         _check_count("k", k, 0)
-        run = _Run(self.model, self.start)
+        run = Decoding(self.model, self.start)
         asked = [run.checked(prompt, row) for row, prompt in enumerate(prompts)]
         given = [names] * len(asked) if isinstance(names, Trie) else list(names)
         if len(given) != len(asked):
@@ -133,7 +130,7 @@ class ConstrainedSearch:
                     found[row] = _named(tries[row], own)
         return found
 
-    def _beam(self, run: _Run, prompts: list[Ints], tries: list[Trie], k: int) -> list[list[Done]]:
+    def _beam(self, run: Decoding, prompts: list[Ints], tries: list[Trie], k: int) -> list[list[Done]]:
         """Follow the best beginnings of names, token by token."""
         logits, count = run.begin(prompts), len(prompts)
         ends, longest = np.array([trie.end for trie in tries]), np.array([trie.depth for trie in tries])
@@ -142,7 +139,7 @@ class ConstrainedSearch:
         done: list[list[Done]] = [[] for _ in prompts]
         while len(query):
             row, token, child = _offered(tries, query, node)
-            total, asker = sums[row] + _log_probabilities(logits, row, token), query[row]
+            total, asker = sums[row] + log_probabilities(logits, row, token), query[row]
             over, possible = token == ends[asker], total > -np.inf
             scores = total / (said.shape[1] + 1) ** self.length_penalty
             for place in np.flatnonzero(over & possible & (scores >= least[asker])).tolist():
@@ -160,7 +157,7 @@ class ConstrainedSearch:
                 logits = run.go(row, token[:, None])[:, 0]
         return done
 
-    def _all(self, run: _Run, prompts: list[Ints], tries: list[Trie], k: int) -> list[list[Done]]:
+    def _all(self, run: Decoding, prompts: list[Ints], tries: list[Trie], k: int) -> list[list[Done]]:
         """Score all names, token by token at once."""
         logits, lists = run.begin(prompts), {id(trie): _listed(trie) for trie in tries}
         own = [lists[id(trie)] for trie in tries]
@@ -168,14 +165,14 @@ class ConstrainedSearch:
         width = max(tokens.shape[1] for tokens, _ in own)
         tokens = np.concatenate([np.pad(t, ((0, 0), (0, width - t.shape[1])), constant_values=-1) for t, _ in own])
         nodes, lengths = np.concatenate([nodes for _, nodes in own]), np.count_nonzero(tokens >= 0, axis=1)
-        total = _log_probabilities(logits, query, tokens[:, 0])
+        total = log_probabilities(logits, query, tokens[:, 0])
         order, size = np.argsort(lengths, kind="stable"), max(1, CHUNK // (logits.shape[-1] * width))
         for first in range(0, len(order), size):
             rows = order[first : first + size]
             read, said = tokens[rows, : lengths[rows[-1]] - 1], tokens[rows, 1 : lengths[rows[-1]]].ravel()
             further = (run if first + size >= len(order) else run.branch()).go(query[rows], np.maximum(read, 0))
             places = np.flatnonzero(said >= 0)
-            gained = _log_probabilities(further.flatten(0, 1), places, said[places])
+            gained = log_probabilities(further.flatten(0, 1), places, said[places])
             total[rows] += np.bincount(places // read.shape[1], gained, len(rows))
         done: list[list[Done]] = [[] for _ in prompts]
         scores = total / lengths**self.length_penalty
@@ -253,18 +250,6 @@ def _best(groups: Ints, scores: Doubles, k: int) -> Ints:
     return places[np.arange(len(places)) - np.searchsorted(groups[places], groups[places]) < k]
 
 
-def _log_probabilities(logits: Tensor, rows: Ints, tokens: Ints) -> Doubles:
-    """Of tokens, each in a row of logits [rows, vocabulary], normalised over the vocabulary."""
-    if len(tokens) and tokens.max() >= logits.shape[-1]:
-        raise InvalidInput(f"a name holds token {tokens.max()}, the model knows {logits.shape[-1]}; use its tokenizer")
-    whole = logits.float()
-    row, token = (torch.from_numpy(places).to(whole.device) for places in (rows, tokens))
-    found: Doubles = (whole[row, token] - torch.logsumexp(whole, -1)[row]).double().cpu().numpy()
-    if np.isnan(found).any():
-        raise InvalidInput("the model's logits are NaN; load it in float32 or bfloat16, or check its weights")
-    return found
-
-
 def _check_count(name: str, value: int, least: int) -> None:
     try:
         fits = operator.index(value) >= least
@@ -272,109 +257,3 @@ def _check_count(name: str, value: int, least: int) -> None:
         fits = False
     if not fits:
         raise InvalidInput(f"{name}={value!r:.100}; give a whole number, {least} or more")
-
-
-class _Run:
-    """A model that reads prompts, and then goes on from any of the rows it has read."""
-
-    def __init__(self, model: Any, start: Sequence[int] | None) -> None:
-        inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # adapters hide what is taken
-        self.taken = inspect.signature(inner.forward).parameters
-        self.model, self.config, self.two = model, model.config, bool(model.config.is_encoder_decoder)
-        if model.training:
-            raise InvalidInput("the model is in training mode, where dropout changes answers; call model.eval() first")
-        first = getattr(self.config, "decoder_start_token_id", None) if self.two else None
-        self.cache: Any = None
-        self.start = list(start) if start is not None else [first] if first is not None else []
-        if self.two != bool(self.start):
-            raise InvalidInput(
-                f"start={start}; a decoder beside an encoder needs a token to start from, a causal model takes none: end "
-                "its prompts with these tokens"
-            )
-
-    def checked(self, prompt: Sequence[int], row: int) -> Ints:
-        ids = np.asarray(prompt)
-        if ids.ndim != 1 or not ids.size or ids.dtype.kind not in "iu":
-            raise InvalidInput(f"prompt {row} is {prompt!r:.100}; give a list of token ids, at least one")
-        if ids.min() < 0 or ids.max() >= self.config.vocab_size:
-            known = f"the model knows {self.config.vocab_size}; use its tokenizer"
-            raise InvalidInput(f"prompt {row} holds tokens from {ids.min()} to {ids.max()}, {known}")
-        return ids.astype(np.int64)
-
-    def check_room(self, prompt: int, name: int) -> None:
-        """Refuse what goes past the model's last position: all but the end token is read."""
-        room = getattr(self.config, "max_position_embeddings", None)
-        if room and (max(prompt, len(self.start) + name - 1) if self.two else prompt + name - 1) > room:
-            raise InvalidInput(
-                f"a prompt of {prompt} tokens and names of up to {name} do not fit the model's {room} positions; shorten "
-                "the prompt, or leave the longest names out"
-            )
-
-    def batches(self, rows: Sequence[int], prompts: Sequence[Ints], size: int) -> Iterator[list[int]]:
-        """Divide rows. A causal model that is not told positions gets prompts of one length."""
-        chunk: list[int] = []
-        for row in rows:
-            mixed = (
-                chunk and len(prompts[row]) != len(prompts[chunk[0]]) and not (self.two or "position_ids" in self.taken)
-            )
-            if len(chunk) == size or mixed:
-                yield chunk
-                chunk = []
-            chunk.append(row)
-        if chunk:
-            yield chunk
-
-    def begin(self, prompts: Sequence[Ints]) -> Tensor:
-        """Read prompts, filled up on the left for a causal model: logits [prompts, vocabulary] of what comes next."""
-        width, self.query = max(map(len, prompts)), np.arange(len(prompts))
-        gaps = [(0, width - len(prompt)) if self.two else (width - len(prompt), 0) for prompt in prompts]
-        ids = self._tensor(np.stack([np.pad(prompt, gap) for prompt, gap in zip(prompts, gaps, strict=True)]))
-        self.mask = self._tensor(np.stack([np.pad(np.ones_like(p), gap) for p, gap in zip(prompts, gaps, strict=True)]))
-        if self.two:
-            self.states = self.model.get_encoder()(input_ids=ids, attention_mask=self.mask)[0]
-            return self._decoded(np.tile(self.start, (len(prompts), 1)))[:, -1]
-        places = self.mask.cumsum(1).sub(1).clamp(min=0)
-        return self._read({"input_ids": ids, "position_ids": places, "logits_to_keep": 1})[:, -1]
-
-    def go(self, rows: Ints, tokens: Ints) -> Tensor:
-        """Go on from rows, which are the rows from now on, with tokens [rows, n]: logits [rows, n, vocabulary]."""
-        query = self.query[rows]
-        if not np.array_equal(rows, np.arange(len(self.query))):
-            index, moved = self._tensor(rows), not np.array_equal(query, self.query)
-            (self.cache if moved or not self.two else self.cache.self_attention_cache).reorder_cache(index)
-            if moved:  # else what belongs to the queries may stay where it is
-                self.mask, self.states = self.mask[index], self.states[index] if self.two else None
-        self.query = query
-        if self.two:
-            return self._decoded(tokens)
-        ids = self._tensor(tokens)
-        places = self.mask.sum(1, keepdim=True) + torch.arange(ids.shape[1], device=ids.device)
-        self.mask = torch.cat((self.mask, torch.ones_like(ids)), 1)
-        return self._read({"input_ids": ids, "position_ids": places})
-
-    def branch(self) -> _Run:
-        """A copy that goes on by itself."""
-        twin = copy(self)
-        twin.cache = deepcopy(self.cache)
-        return twin
-
-    def _decoded(self, tokens: Ints) -> Tensor:
-        return self._read({"decoder_input_ids": self._tensor(tokens), "encoder_outputs": (self.states,)})
-
-    def _read(self, inputs: dict[str, Any]) -> Tensor:
-        name = "cache" if "cache" in self.taken else "past_key_values"  # its older name
-        given = inputs | {"attention_mask": self.mask} | ({} if self.cache is None else {name: self.cache})
-        answer = self.model(
-            **{key: v for key, v in given.items() if key in self.taken}, use_cache=True, return_dict=True
-        )
-        self.cache = getattr(answer, name, None)
-        if not hasattr(self.cache, "reorder_cache"):
-            kind = type(self.model).__name__
-            raise InvalidInput(
-                f"{kind} keeps no cache that beams can share; use another model, or a newer transformers"
-            )
-        logits: Tensor = answer.logits
-        return logits
-
-    def _tensor(self, values: Ints) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self.model.device)

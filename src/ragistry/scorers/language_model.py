@@ -6,10 +6,11 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from ..errors import InvalidInput, ModelNotFound
 from ..models import find_model, first_tokens, hash_model, load_tokenizer, native_bf16, special_tokens
 from ..types import Floats
 from ..workers import workers
+from .growing import Growth, grown, speaks
 from .likelihood import (
     LOGITS,
     caching,
@@ -70,10 +72,11 @@ class LanguageModel:
         name: A folder saved by transformers, or a name on the Hugging Face hub (downloaded once).
         precision: `fp32`, `bf16`, or `auto`: bf16 where the processor has instructions for it.
         threads: Processor cores to use; as many as torch is set to use by default.
+        grow: What to make of a model that is none of language, by `ragistry.scorers.growing.grow`; by default it is refused.
 
     Raises:
         ModelNotFound: From the first use, if there is no such model.
-        InvalidInput: From the first use, if it is neither causal nor an encoder-decoder.
+        InvalidInput: From the first use, if it is neither causal nor an encoder-decoder, and is not to be grown.
         Corrupt: From the first use, if its files are damaged or weights are missing.
 
     Example:
@@ -82,11 +85,18 @@ class LanguageModel:
     """
 
     def __init__(
-        self, name: str | os.PathLike[str], *, precision: Precision = "auto", threads: int | None = None
+        self,
+        name: str | os.PathLike[str],
+        *,
+        precision: Precision = "auto",
+        threads: int | None = None,
+        grow: Growth | None = None,
     ) -> None:
         self.name = os.fspath(name)
         self.precision = precision
         self.threads = threads
+        self.grow = grow
+        self.weights: Mapping[str, Floats] = {}
         self._lock = threading.RLock()
         self._model: Any = None
         self._tokenizer: Tokenizer | None = None
@@ -123,12 +133,40 @@ class LanguageModel:
         self._loaded()
         return self._end
 
+    @property
+    def around(self) -> tuple[list[int], list[int]]:
+        """The special tokens that its tokenizer puts before a text, and after it."""
+        tokenizer = self._loaded()[1]
+        with self._lock:
+            tokenizer.no_truncation()
+            bare, whole = (tokenizer.encode("a", add_special_tokens=special).ids for special in (False, True))
+        before = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+        return whole[:before], whole[before + len(bare) :]
+
+    def place(self, token: str) -> int | None:
+        """The id of a token; none where there is no such token."""
+        found: int | None = self._loaded()[1].token_to_id(token)
+        return found
+
+    def tuned(self, weights: Mapping[str, Floats]) -> Self:
+        """The same model with other values for some of its weights, by their names in it; this one stays as it is.
+
+        Raises:
+            InvalidInput: From the first use, if it has no such weight, or of another shape.
+        """
+        twin = copy(self)
+        twin.weights, twin._lock, twin._model, twin._tokenizer = weights, threading.RLock(), None, None
+        return twin
+
     def fingerprint(self) -> str:
-        """A hash of the files that decide what it computes, and of the precision."""
+        """A hash of the files and weights that decide what it computes, and of the precision."""
         with self._lock:
             if not hasattr(self, "_hash"):
                 self._hash = hash_model(self._folder())
-        return hashlib.sha256(f"{self._hash} {self._dtype()}".encode()).hexdigest()
+        digest = hashlib.sha256(f"{self._hash} {self._dtype()}".encode())
+        for name, value in sorted(self.weights.items()):
+            digest.update(f"{name} {value.shape}".encode() + np.ascontiguousarray(value, "<f4").tobytes())
+        return digest.hexdigest()
 
     def tokens(self, texts: Sequence[str], length: int) -> list[list[int]]:
         """The first tokens of each text, at most `length`, without special ones; none of an empty text."""
@@ -292,8 +330,21 @@ class LanguageModel:
             problem = re.split(r"; give a folder| Check the name", str(error))[0].rstrip(".")
             raise ModelNotFound(
                 f"{problem}. Check the name and the network, or give the folder of a language model; "
-                "`ragistry.training.growing.grow` makes a small one"
+                "`ragistry.scorers.growing.grow` makes a small one"
             ) from None
+
+    def _read_model(self, folder: Path) -> Any:
+        grow = self.grow if not speaks(folder) else None
+        model = load_language_model(folder, self._dtype()) if grow is None else grown(folder, grow).to(self._dtype())
+        there = model.state_dict()
+        for name, value in self.weights.items():
+            if name not in there or tuple(there[name].shape) != value.shape:
+                raise InvalidInput(
+                    f"a tuned weight {name!r} of shape {value.shape} does not fit the model {self.name!r}; use the model "
+                    "that was tuned"
+                )
+            there[name].copy_(torch.from_numpy(np.array(value)))
+        return model
 
     def _loaded(self) -> tuple[Any, Tokenizer]:
         if self._tokenizer is None:
@@ -301,7 +352,7 @@ class LanguageModel:
                 if self._tokenizer is None:
                     folder = self._folder()
                     self.fingerprint()  # it reads the weights through, and so finds damage first
-                    self._model = load_language_model(folder, self._dtype())
+                    self._model = self._read_model(folder)
                     tokenizer, _ = load_tokenizer(folder)
                     tokenizer.no_padding()
                     tokenizer.no_truncation()

@@ -55,13 +55,13 @@ def load_language_model(folder: Path, dtype: torch.dtype = torch.float32) -> Any
     if missing := sorted(found["missing_keys"]):
         raise Corrupt(
             f"the model in {str(folder)!r} lacks {len(missing)} weights of a language model, {missing[0]!r} for one; give "
-            "one trained to predict tokens, or make one of it with `ragistry.training.growing.grow`"
+            "one trained to predict tokens, or make one of it with `ragistry.scorers.growing.grow`"
         )
     model.eval()
     if not config.is_encoder_decoder and _looks_ahead(model):
         raise InvalidInput(
             f"the model in {str(folder)!r} reads in both directions; give a causal language model, or make one of it with "
-            "`ragistry.training.growing.grow`"
+            "`ragistry.scorers.growing.grow`"
         )
     return model
 

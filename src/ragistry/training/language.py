@@ -23,13 +23,13 @@ from ..evaluation.task import check_counts
 from ..evaluation.tasks import make
 from ..models import find_model
 from ..registry import Lesson, Recipe
+from ..scorers.growing import grown, saved
 from ..scorers.likelihood import limit_of
 from ..scorers.query_likelihood import QueryLikelihood
 from ..types import Document, Floats, Ints
 from .adapting import capped, scores_of
 from .crossfit import Candidate, Judge, crossfit
 from .folds import Fold, folds
-from .growing import grown, saved
 from .live import Tokens
 from .losses.likelihood import Likelihood
 from .losses.ranking import InfoNCE

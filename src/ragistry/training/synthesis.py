@@ -62,7 +62,7 @@ def synthesise(
     Example:
         >>> import tempfile
         >>> from ragistry.scorers.language_model import LanguageModel
-        >>> from ragistry.training.growing import grow
+        >>> from ragistry.scorers.growing import grow
         >>> model = LanguageModel(grow(tempfile.mkdtemp(), layers=1))
         >>> scorer = QueryLikelihood(model, prompt="{document} What is asked?")
         >>> [pair] = synthesise(scorer, [Document("1", "A sonnet has fourteen lines.")], temperature=0, most_tokens=4)

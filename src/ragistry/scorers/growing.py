@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..errors import InvalidInput
-from ..models import MINILM, find_model, loading, quiet
+from ..models import MINILM, find_model, loading, quiet, read_json
 from ..storage import explained
 
 Growth: TypeAlias = Literal["causal", "seq2seq"]
@@ -89,6 +89,14 @@ def grown(folder: Path, kind: Growth = "causal") -> Any:
         )  # fmt: skip
         _start(model, set(found["missing_keys"]))
         return model.eval()
+
+
+def speaks(folder: Path) -> bool:
+    """Whether a folder holds a language model already, as its configuration says."""
+    config = read_json(folder / "config.json", dict[str, Any]())
+    names = " ".join(config.get("architectures") or ())
+    spoken = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "EncoderDecoderModel")
+    return bool(config.get("is_encoder_decoder") or config.get("is_decoder") or any(name in names for name in spoken))
 
 
 def _encoder_decoder(folder: Path) -> Any:

@@ -1,0 +1,177 @@
+"""A language model that answers queries with names: how both become its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from functools import cached_property
+from typing import NamedTuple, Self
+
+from ..errors import InvalidInput
+from ..scorers.language_model import LanguageModel
+from ..scorers.likelihood import start_of
+from ..types import Floats, Query
+
+MARKERS = ("[START_ENT]", "[END_ENT]")
+"""What stands around a mention in a query, as GENRE's models were taught."""
+SPARE = ("[unused0]", "[unused1]")
+"""Tokens that stand for the markers in vocabularies that keep some for such uses: one each, where else there are many."""
+
+
+class Marked(NamedTuple):
+    """A text with a mention in it."""
+
+    left: str
+    mention: str
+    right: str
+
+    @property
+    def query(self) -> Query:
+        """As one text, with the markers around the mention."""
+        start, end = MARKERS
+        return " ".join(
+            part for part in (self.left.rstrip(), start, self.mention.strip(), end, self.right.lstrip()) if part
+        )
+
+    @classmethod
+    def of(cls, query: Query) -> Marked | None:
+        """From a text with markers around its first mention; none where there are none.
+
+        Example:
+            >>> Marked.of("in [START_ENT] Paris [END_ENT] , Texas")
+            Marked(left='in', mention='Paris', right=', Texas')
+        """
+        start, end = MARKERS
+        left, opened, rest = query.partition(start)
+        mention, closed, right = rest.partition(end)
+        return cls(left.strip(), mention.strip(), right.strip()) if opened and closed else None
+
+
+class Namer:
+    """A language model with the way queries and names are put to it.
+
+    A query may have a mention in it, between `[START_ENT]` and `[END_ENT]`: then so much of the text around it is read as
+    there is room for, half of it on either side. A longer query without is cut at its end.
+
+    Args:
+        model: An encoder-decoder, or causal.
+        prompt: What is read, with the query for `{query}`.
+        query_tokens: Tokens read of a query, special ones and those of the prompt included.
+        name_tokens: Tokens of a name; longer ones are cut, and may then be the same.
+
+    Raises:
+        InvalidInput: If the prompt lacks `{query}`, or a number is not positive. From the first use, if the model cannot
+            read so many tokens, or has no token to end a name with.
+
+    Example:
+        >>> namer = Namer(LanguageModel("all-MiniLM-L6-v2", grow="seq2seq"))
+        >>> namer.names(["Fourteen lines"])
+        [[7426, 3210]]
+
+    Source: GENRE, arXiv:2010.00904 (2021), section 3 and appendix A.
+    """
+
+    def __init__(
+        self, model: LanguageModel, *, prompt: str = "{query}", query_tokens: int = 128, name_tokens: int = 32
+    ) -> None:
+        if "{query}" not in prompt:
+            raise InvalidInput(f"the prompt {prompt!r:.100} does not say where the query belongs; put {{query}} there")
+        if min(query_tokens, name_tokens) < 1:
+            raise InvalidInput(f"query_tokens={query_tokens}, name_tokens={name_tokens}; give 1 or more of each")
+        self.model, self.prompt = model, prompt
+        self.query_tokens, self.name_tokens = query_tokens, name_tokens
+
+    def tuned(self, weights: Mapping[str, Floats]) -> Self:
+        """The same with other values for some of the model's weights: see `LanguageModel.tuned`."""
+        twin = copy(self)
+        twin.__dict__.pop("_whole", None)
+        twin.model = self.model.tuned(weights)
+        return twin
+
+    @property
+    def end(self) -> int:
+        """The token that ends a name."""
+        return self._whole.end
+
+    @property
+    def start(self) -> list[int]:
+        """What a decoder beside an encoder reads before a name; nothing for a causal model."""
+        return list(self._whole.start)
+
+    def prompts(self, queries: Sequence[Query]) -> list[list[int]]:
+        """The tokens that the model reads of each query, special ones included."""
+        whole = self._whole
+        head, tail = (part.strip() for part in self.prompt.split("{query}", 1))
+        before, after = self.model.tokens([head, f" {tail}" if tail and self.model.spaced else tail], self.query_tokens)
+        room = max(1, self.query_tokens - len(before) - len(after) - len(whole.before) - len(whole.after))
+        found, plain = list[list[int]](), self.model.tokens(queries, room)
+        for query, ids in zip(queries, plain, strict=True):
+            marked = Marked.of(query)
+            own = ids if marked is None else self._around(marked, room)
+            found.append([*whole.before, *before, *own, *after, *whole.after] or [self.end])
+        return found
+
+    def names(self, names: Sequence[str]) -> list[list[int]]:
+        """The tokens of each name without its end; none of a name that has none."""
+        special = {self.end, *self.start}
+        return [
+            [token for token in ids if token not in special][: self.name_tokens]
+            for ids in self.model.tokens([" ".join(name.split()) for name in names], self.name_tokens)
+        ]
+
+    def _around(self, marked: Marked, room: int) -> list[int]:
+        """A mention with as much around it as there is room for."""
+        start, end = self._whole.markers
+        space = " " if self.model.spaced and marked.left else ""
+        if start is None or end is None:
+            opened, closed = MARKERS
+            mention = self.model.tokens([f"{space}{opened} {marked.mention} {closed}"], room)[0]
+        else:
+            mention = [start, *self.model.tokens([marked.mention], max(1, room - 2))[0], end]
+        window = 16 * room
+        left = marked.left[-window:]
+        if len(left) < len(marked.left):
+            left = left.partition(" ")[2]  # the window may begin inside a word
+        right = f" {marked.right[:window]}" if self.model.spaced and marked.right else marked.right[:window]
+        before, after = self.model.tokens([left, right], window)
+        free = max(0, room - len(mention))
+        ahead = min(len(after), max(free // 2, free - len(before)))
+        behind = free - ahead
+        return [*before[len(before) - min(behind, len(before)) :], *mention, *after[:ahead]]
+
+    @cached_property
+    def _whole(self) -> _Special:
+        model = self.model
+        end = model.end
+        if end is None:
+            raise InvalidInput(
+                f"the model {model.name!r} has no token that ends a text; give one whose tokenizer has one"
+            )
+        before, after = model.around
+        longest = self.query_tokens + self.name_tokens if model.causal else max(self.query_tokens, self.name_tokens + 2)
+        if longest > model.limit:
+            raise InvalidInput(
+                f"query_tokens={self.query_tokens} and name_tokens={self.name_tokens} do not fit the {model.limit} tokens "
+                f"that the model {model.name!r} reads; lower them"
+            )
+        start = list[int]()
+        if model.causal:
+            after = after if end in after else [*after, end]  # what says that the name begins
+        else:
+            first = start_of(model.model.config)
+            config = getattr(model.model, "generation_config", None)
+            forced = getattr(config, "forced_bos_token_id", None)
+            rest = [forced] if forced is not None else before
+            start = [first, *(token for token in rest if token != first)]
+        spare = (model.place(SPARE[0]), model.place(SPARE[1]))
+        return _Special(before, after, start, end, spare)
+
+
+class _Special(NamedTuple):
+    """The special tokens of a model."""
+
+    before: list[int]
+    after: list[int]
+    start: list[int]
+    end: int
+    markers: tuple[int | None, int | None]
