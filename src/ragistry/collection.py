@@ -369,12 +369,13 @@ class Collection:
             return Change(0, 0, len(documents), 0)
         before = self._corpus.digests([d.id for d in changed if d.id in stored], at=at, content=True)
         contents = {document.id: digest(document, content=True) for document in changed}
-        # Where only metadata changed, the retriever has nothing to learn.
+        # Where only metadata changed, most retrievers have nothing to learn.
         news = [document for document in changed if before.get(document.id) != contents[document.id]]
-        holders = self._corpus.holders({contents[document.id] for document in news}, at=at)
-        same = {d.id: holders[contents[d.id]] for d in news if contents[d.id] in holders}
+        told = changed if getattr(view.retriever, "reads_metadata", False) else news
+        holders = self._corpus.holders({contents[document.id] for document in told}, at=at)
+        same = {d.id: holders[contents[d.id]] for d in told if contents[d.id] in holders}
         retriever = view.retriever.fork()
-        retriever.add(news, same=same)
+        retriever.add(told, same=same)
         added = len(changed) - len(before)
         self._store.commit(view, retriever, changed, [], view.manifest.documents + added)
         repeated = len(news) - len({contents[d.id] for d in news} - set(holders))

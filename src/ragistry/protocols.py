@@ -90,7 +90,10 @@ class Retriever(Protocol):
 
 @runtime_checkable
 class Updatable(Retriever, Protocol):
-    """A retriever that a `Collection` can keep: it takes documents, forks, and is saved with its collection."""
+    """A retriever that a `Collection` can keep: it takes documents, forks, and is saved with its collection.
+
+    One with an attribute `reads_metadata` that is true is also given documents of which nothing but metadata changed.
+    """
 
     recipe: Any
 

@@ -31,6 +31,7 @@ BUILT_IN = {
     "hybrid": "ragistry.recipes.hybrid:HybridRecipe",
     "adder": "ragistry.recipes.adder:AdderRecipe",
     "lexsembridge": "ragistry.recipes.lexsembridge:LexSemBridgeRecipe",
+    "genre": "ragistry.recipes.genre:GENRERecipe",
     "llm-ql": "ragistry.recipes.llm_ql:LLMQLRecipe",
     "ql-rerank": "ragistry.recipes.ql_rerank:QLRerankRecipe",
     "pefa-xs": "ragistry.recipes.pefa:PefaXSRecipe",

@@ -18,6 +18,8 @@ MODEL = "MODEL"
 """Stands for the folder of a tiny model."""
 SPEAKER = "SPEAKER"
 """Stands for that of a tiny language model."""
+WRITER = "WRITER"
+"""Stands for that of a tiny encoder-decoder."""
 
 DENSE: dict[str, Any] = {"name": "dense", "model": MODEL, "precision": "fp32"}
 SPECS: dict[str, dict[str, Any]] = {
@@ -42,6 +44,17 @@ SPECS: dict[str, dict[str, Any]] = {
         "precision": "fp32",
         "depth": 3,
     },
+    "genre": {
+        "name": "genre",
+        "model": WRITER,
+        "beams": 30,
+        "few": 0,
+        "length_penalty": 0.5,
+        "query_tokens": 32,
+        "name_tokens": 12,
+    },
+    "genre of a causal model": {"name": "genre", "model": SPEAKER, "prompt": "{query} =", "query_tokens": 48},
+    "genre of embeddings": {"name": "genre", "model": MODEL, "query_tokens": 48},
     "pefa-xs": {**DENSE, "name": "pefa-xs"},
     "pefa-xl": {**DENSE, "name": "pefa-xl"},
     "hybrid": {"name": "hybrid", "members": {"bm25": "bm25", "dense": DENSE}},
@@ -63,7 +76,8 @@ SPECS: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("models")
-    return {MODEL: str(tiny_model(folder)), SPEAKER: str(tiny_language_model(folder, "llama"))}
+    speakers = {SPEAKER: "llama", WRITER: "bart"}
+    return {MODEL: str(tiny_model(folder))} | {k: str(tiny_language_model(folder, v)) for k, v in speakers.items()}
 
 
 def filled_in(spec: Any, models: dict[str, str]) -> Any:

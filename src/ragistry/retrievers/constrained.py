@@ -11,11 +11,13 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..errors import InvalidInput
-from ..types import Ints
-from .decoding import Decoding, Doubles, log_probabilities
-from .trie import Trie
+from ..types import Bools, Ints
+from .decoding import Decoding, Doubles, check_tokens, log_probabilities
+from .trie import LARGEST, Children, Trie
+from .walking import likely
 
 Prompts: TypeAlias = Sequence[Sequence[int]]
 """Token ids of queries, of any lengths, with the special tokens that the model wants."""
@@ -23,6 +25,7 @@ Done: TypeAlias = tuple[float, tuple[int, ...], float, int]
 """A finished name: its score negated, tokens, log-probability and node."""
 
 CHUNK = 1 << 25  # logits that are held at once when names are scored in full
+CALL = 32  # tokens that a model reads in the time that it takes to begin
 WIDE = 1024  # of so many candidates those that cannot be among the best are put aside before sorting
 
 
@@ -119,67 +122,65 @@ class ConstrainedSearch:
         tries = [held[id(trie)] for trie in given]
         found: list[list[Hypothesis]] = [[] for _ in asked]
         rows = sorted((row for row, trie in enumerate(tries) if len(trie) and k), key=lambda row: len(asked[row]))
-        for method, whole in ((self._all, True), (self._beam, False)):
-            some = [row for row in rows if (len(tries[row]) <= few) == whole]
-            for chunk in run.batches(some, asked, self.batch):
-                here = [tries[row] for row in chunk]
-                run.check_room(len(asked[chunk[-1]]), max(trie.depth for trie in here))
-                with torch.inference_mode():
-                    done = method(copy(run), [asked[row] for row in chunk], here, k)
-                for row, own in zip(chunk, done, strict=True):
-                    found[row] = _named(tries[row], own)
+        for chunk in run.batches(rows, asked, self.batch):
+            here = [tries[row] for row in chunk]
+            run.check_room(len(asked[chunk[-1]]), max(trie.depth for trie in here))
+            with torch.inference_mode():
+                done = self._followed(copy(run), [asked[row] for row in chunk], here, k, few)
+            for row, own in zip(chunk, done, strict=True):
+                found[row] = _named(tries[row], own)
         return found
 
-    def _beam(self, run: Decoding, prompts: list[Ints], tries: list[Trie], k: int) -> list[list[Done]]:
-        """Follow the best beginnings of names, token by token."""
+    def _followed(self, run: Decoding, prompts: list[Ints], tries: list[Trie], k: int, few: float) -> list[list[Done]]:
+        """Follow the best beginnings of names token by token, and read the rest of the last few names at once."""
         logits, count = run.begin(prompts), len(prompts)
         ends, longest = np.array([trie.end for trie in tries]), np.array([trie.depth for trie in tries])
-        query, node, said = np.arange(count), np.zeros(count, np.int64), np.zeros((count, 0), np.int64)
-        sums, least = np.zeros(count), np.full(count, -np.inf)  # what scores less is not among the best k
-        done: list[list[Done]] = [[] for _ in prompts]
-        while len(query):
-            row, token, child = _offered(tries, query, node)
+        kept = np.array([self.beams if len(trie) > few else LARGEST for trie in tries])
+        query, said, sums = np.arange(count), np.zeros((count, 0), np.int64), np.zeros(count)
+        best, most = _Best(count, k, self.length_penalty), CHUNK // run.vocabulary
+        offered = _offered(tries, query, np.zeros(count, np.int64))
+        while True:
+            row, token, child = _likely(logits, offered, kept[query], ends[query])
             total, asker = sums[row] + log_probabilities(logits, row, token), query[row]
             over, possible = token == ends[asker], total > -np.inf
-            scores = total / (said.shape[1] + 1) ** self.length_penalty
-            for place in np.flatnonzero(over & possible & (scores >= least[asker])).tolist():
-                name = (*said[row[place]].tolist(), int(token[place]))
-                done[asker[place]].append((-float(scores[place]), name, float(total[place]), int(child[place])))
-            for number, own in enumerate(done):
-                done[number] = sorted(own)[:k]
-                least[number] = -done[number][-1][0] if len(own) >= k else -np.inf
+            ended = np.flatnonzero(over & possible)
+            best.add(asker[ended], np.column_stack((said[row[ended]], token[ended])), total[ended], child[ended])
             hope = total / longest[asker] ** self.length_penalty  # if all that follows were certain
-            going = np.flatnonzero(~over & possible & (hope >= least[asker]))
-            going = going[_best(asker[going], total[going], self.beams)]
-            row, token, query, node, sums = row[going], token[going], asker[going], child[going], total[going]
-            said = np.column_stack((said[row], token))
-            if len(query):
-                logits = run.go(row, token[:, None])[:, 0]
-        return done
+            going = np.flatnonzero(~over & possible & (hope >= best.least[asker]))
+            going = going[_highest(asker[going], total[going], kept)]
+            if not len(going):
+                return best.names
+            row, query, sums = row[going], asker[going], total[going]
+            said, offered = np.column_stack((said[row], token[going])), _offered(tries, query, child[going])
+            rest = _below(tries, query, ends, offered, few)
+            kept[rest.short] = LARGEST  # whether read at once or not
+            if rest.short[query].all() and (rest.together <= rest.apart or len(query) > most):
+                names = np.column_stack((said[rest.rows], rest.tokens))
+                gained = _read(run, row[rest.rows], names[:, said.shape[1] - 1 :], most)
+                best.add(query[rest.rows], names, sums[rest.rows] + gained, rest.nodes)
+                return best.names
+            logits = run.go(row, said[:, -1:])[:, 0]
 
-    def _all(self, run: Decoding, prompts: list[Ints], tries: list[Trie], k: int) -> list[list[Done]]:
-        """Score all names, token by token at once."""
-        logits, lists = run.begin(prompts), {id(trie): _listed(trie) for trie in tries}
-        own = [lists[id(trie)] for trie in tries]
-        query = np.repeat(np.arange(len(prompts)), [len(nodes) for _, nodes in own])
-        width = max(tokens.shape[1] for tokens, _ in own)
-        tokens = np.concatenate([np.pad(t, ((0, 0), (0, width - t.shape[1])), constant_values=-1) for t, _ in own])
-        nodes, lengths = np.concatenate([nodes for _, nodes in own]), np.count_nonzero(tokens >= 0, axis=1)
-        total = log_probabilities(logits, query, tokens[:, 0])
-        order, size = np.argsort(lengths, kind="stable"), max(1, CHUNK // (logits.shape[-1] * width))
-        for first in range(0, len(order), size):
-            rows = order[first : first + size]
-            read, said = tokens[rows, : lengths[rows[-1]] - 1], tokens[rows, 1 : lengths[rows[-1]]].ravel()
-            further = (run if first + size >= len(order) else run.branch()).go(query[rows], np.maximum(read, 0))
-            places = np.flatnonzero(said >= 0)
-            gained = log_probabilities(further.flatten(0, 1), places, said[places])
-            total[rows] += np.bincount(places // read.shape[1], gained, len(rows))
-        done: list[list[Done]] = [[] for _ in prompts]
-        scores = total / lengths**self.length_penalty
-        for place in np.flatnonzero(total > -np.inf).tolist():
-            name = tuple(tokens[place, : lengths[place]].tolist())
-            done[query[place]].append((-float(scores[place]), name, float(total[place]), int(nodes[place])))
-        return [sorted(found)[:k] for found in done]
+
+class _Best:
+    """The best `k` names of each query so far."""
+
+    def __init__(self, count: int, k: int, length_penalty: float) -> None:
+        self.k, self.length_penalty = k, length_penalty
+        self.names: list[list[Done]] = [[] for _ in range(count)]
+        self.least = np.full(count, -np.inf)  # what scores less is not among them
+
+    def add(self, query: Ints, names: Ints, totals: Doubles, nodes: Ints) -> None:
+        """Names of queries, filled up with -1 [n, longest], their log-probabilities and the nodes at which they end."""
+        lengths = np.count_nonzero(names >= 0, axis=1)
+        scores = totals / lengths**self.length_penalty
+        for place in np.flatnonzero((totals > -np.inf) & (scores >= self.least[query])).tolist():
+            name = tuple(names[place, : lengths[place]].tolist())
+            self.names[query[place]].append((-float(scores[place]), name, float(totals[place]), int(nodes[place])))
+        for number in np.unique(query).tolist():
+            own = self.names[number] = sorted(self.names[number])[: self.k]
+            if len(own) == self.k:
+                self.least[number] = -own[-1][0]
 
 
 def marginalise(hypotheses: Sequence[Hypothesis]) -> list[tuple[int, float]]:
@@ -200,18 +201,69 @@ def marginalise(hypotheses: Sequence[Hypothesis]) -> list[tuple[int, float]]:
     return sorted(sums.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
-def _listed(trie: Trie) -> tuple[Ints, Ints]:
-    """All names, shortest first: tokens [n, longest], filled up with -1, and the node at which each ends."""
-    tokens, nodes, said = list[Ints](), list[Ints](), np.zeros((1, 0), np.int64)
-    found = trie.children([0])
-    while len(found.tokens):
-        said = np.column_stack((np.repeat(said, np.diff(found.offsets), axis=0), found.tokens))
-        over = found.tokens == trie.end
-        tokens.append(said[over])
-        nodes.append(found.nodes[over])
-        found = trie.children(found.nodes)
-    wide = [np.pad(t, ((0, 0), (0, said.shape[1] - t.shape[1])), constant_values=-1) for t in tokens]
-    return np.concatenate(wide), np.concatenate(nodes)
+def _read(run: Decoding, rows: Ints, names: Ints, most: int) -> Doubles:
+    """The log-probability of each name [n, longest], filled up with -1, without its first token, going on from rows."""
+    total, lengths = np.zeros(len(rows)), np.count_nonzero(names >= 0, axis=1)
+    order, size = np.argsort(lengths, kind="stable"), max(1, most // names.shape[1])
+    for first in range(0, len(order), size):
+        some = order[first : first + size]
+        width = lengths[some[-1]] - 1
+        logits = (run if first + size >= len(order) else run.branch()).go(
+            rows[some], np.maximum(names[some, :width], 0)
+        )
+        said = names[some, 1 : width + 1].ravel()
+        places = np.flatnonzero(said >= 0)
+        gained = log_probabilities(logits.flatten(0, 1), places, said[places])
+        total[some] = np.bincount(places // width, gained, len(some))
+    return total
+
+
+class _Rest(NamedTuple):
+    """What may still follow rows up to the end of names, where those of a query are few."""
+
+    short: Bools  # of each query, whether they are
+    rows: Ints
+    tokens: Ints  # [n, longest], filled up with -1
+    nodes: Ints  # at which the names end
+    together: float  # what it costs to read them all at once, in tokens, padding included
+    apart: float  # and one token after the other
+
+
+def _below(tries: Sequence[Trie], query: Ints, ends: Ints, offered: Children, few: float) -> _Rest:
+    """The names below rows, of which `offered` are the children; a query with more than `few` is left out."""
+    short = np.bincount(query, np.diff(offered.offsets), len(ends)) <= few
+    rows, said, ended = np.arange(len(query)), np.zeros((len(query), 0), np.int64), np.zeros(len(ends), np.int64)
+    found, apart = [(rows[:0], said[:0], rows[:0])], 0.0
+    while short[query[rows]].any():
+        apart += CALL + len(rows)
+        row, token, node = _rows(offered), offered.tokens, offered.nodes
+        keep = np.flatnonzero(short[query[rows[row]]])
+        said, rows, node = np.column_stack((said[row[keep]], token[keep])), rows[row[keep]], node[keep]
+        over = said[:, -1] == ends[query[rows]]
+        found.append((rows[over], said[over], node[over]))
+        ended += np.bincount(query[rows[over]], minlength=len(ends))
+        rows, said, node = rows[~over], said[~over], node[~over]
+        offered = _offered(tries, query[rows], node)
+        short &= ended + np.bincount(query[rows], np.diff(offered.offsets), len(ends)) <= few
+    width = said.shape[1]
+    wide = [np.pad(tokens, ((0, 0), (0, width - tokens.shape[1])), constant_values=-1) for _, tokens, _ in found]
+    rows, nodes = np.concatenate([part for part, *_ in found]), np.concatenate([part for *_, part in found])
+    keep = np.flatnonzero(short[query[rows]])
+    return _Rest(short, rows[keep], np.concatenate(wide)[keep], nodes[keep], CALL + len(keep) * width, apart)
+
+
+def _rows(found: Children) -> Ints:
+    return np.repeat(np.arange(len(found.offsets) - 1), np.diff(found.offsets))
+
+
+def _likely(logits: Tensor, offered: Children, most: Ints, ends: Ints) -> tuple[Ints, Ints, Ints]:
+    """What may follow each row, as far as it may be among the best: rows, tokens and nodes."""
+    tokens, nodes, offsets = offered
+    if len(tokens) <= WIDE:
+        return _rows(offered), tokens, nodes
+    check_tokens(logits, tokens)
+    places = likely(np.ascontiguousarray(logits.float().cpu().numpy()), tokens, offsets, most, ends)
+    return offsets.searchsorted(places, "right") - 1, tokens[places], nodes[places]
 
 
 def _named(trie: Trie, done: Sequence[Done]) -> list[Hypothesis]:
@@ -221,33 +273,28 @@ def _named(trie: Trie, done: Sequence[Done]) -> list[Hypothesis]:
     return sorted(found, key=lambda hypothesis: (-hypothesis.score, hypothesis.numbers))
 
 
-def _offered(tries: Sequence[Trie], query: Ints, node: Ints) -> tuple[Ints, Ints, Ints]:
-    """What may follow each row: rows, tokens and nodes. The rows of a query lie together."""
-    if all(trie is tries[0] for trie in tries):
-        token, child, offsets = tries[0].children(node)
-        return np.repeat(np.arange(len(node)), np.diff(offsets)), token, child
-    rows, tokens, nodes = list[Ints](), list[Ints](), list[Ints]()
-    for number in np.unique(query).tolist():
-        own = np.flatnonzero(query == number)
-        token, child, offsets = tries[number].children(node[own])
-        rows.append(np.repeat(own, np.diff(offsets)))
-        tokens.append(token)
-        nodes.append(child)
-    return np.concatenate(rows), np.concatenate(tokens), np.concatenate(nodes)
+def _offered(tries: Sequence[Trie], query: Ints, node: Ints) -> Children:
+    """What may follow each row. The rows of a query lie together."""
+    if not len(node) or all(trie is tries[0] for trie in tries):
+        return tries[0].children(node)
+    found = [tries[number].children(node[query == number]) for number in np.unique(query).tolist()]
+    tokens, nodes, counts = (np.concatenate(p) for p in zip(*((t, n, np.diff(o)) for t, n, o in found), strict=True))
+    return Children(tokens, nodes, np.append(0, np.cumsum(counts)))
 
 
-def _best(groups: Ints, scores: Doubles, k: int) -> Ints:
-    """The places of the `k` highest scores of each group, best first. Groups rise; of equal scores the first is the best."""
+def _highest(groups: Ints, scores: Doubles, k: Ints) -> Ints:
+    """The places of the `k[group]` highest scores of each group, best first. Groups rise; of equal scores the first wins."""
     places = np.arange(len(scores))
     if len(scores) > WIDE:
         keep = np.ones(len(scores), np.bool_)
         edges = [0, *(np.flatnonzero(np.diff(groups)) + 1).tolist(), len(scores)]
         for begin, end in itertools.pairwise(edges):
-            if end - begin > k:
-                keep[begin:end] = scores[begin:end] >= np.partition(scores[begin:end], end - begin - k)[end - begin - k]
+            if end - begin > k[groups[begin]]:
+                place = end - begin - k[groups[begin]]
+                keep[begin:end] = scores[begin:end] >= np.partition(scores[begin:end], place)[place]
         places = np.flatnonzero(keep)
     places = places[np.lexsort((-scores[places], groups[places]))]
-    return places[np.arange(len(places)) - np.searchsorted(groups[places], groups[places]) < k]
+    return places[np.arange(len(places)) - np.searchsorted(groups[places], groups[places]) < k[groups[places]]]
 
 
 def _check_count(name: str, value: int, least: int) -> None:

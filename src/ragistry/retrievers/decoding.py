@@ -25,6 +25,7 @@ class Decoding:
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # adapters hide what is taken
         self.taken = inspect.signature(inner.forward).parameters
         self.model, self.config, self.two = model, model.config, bool(model.config.is_encoder_decoder)
+        self.vocabulary = int(model.get_input_embeddings().weight.shape[0])
         if model.training:
             raise InvalidInput("the model is in training mode, where dropout changes answers; call model.eval() first")
         first = getattr(self.config, "decoder_start_token_id", None) if self.two else None
@@ -40,14 +41,16 @@ class Decoding:
         ids = np.asarray(prompt)
         if ids.ndim != 1 or not ids.size or ids.dtype.kind not in "iu":
             raise InvalidInput(f"prompt {row} is {prompt!r:.100}; give a list of token ids, at least one")
-        if ids.min() < 0 or ids.max() >= self.config.vocab_size:
-            known = f"the model knows {self.config.vocab_size}; use its tokenizer"
+        if ids.min() < 0 or ids.max() >= self.vocabulary:
+            known = f"the model knows {self.vocabulary}; use its tokenizer"
             raise InvalidInput(f"prompt {row} holds tokens from {ids.min()} to {ids.max()}, {known}")
         return ids.astype(np.int64)
 
     def check_room(self, prompt: int, name: int) -> None:
         """Refuse what goes past the model's last position: all but the end token is read."""
-        room = getattr(self.config, "max_position_embeddings", None)
+        parts = (self.config, getattr(self.config, "encoder", None), getattr(self.config, "decoder", None))
+        rooms = [getattr(part, "max_position_embeddings", None) for part in parts]
+        room = min((room for room in rooms if room), default=None)
         if room and (max(prompt, len(self.start) + name - 1) if self.two else prompt + name - 1) > room:
             raise InvalidInput(
                 f"a prompt of {prompt} tokens and names of up to {name} do not fit the model's {room} positions; shorten "
@@ -126,11 +129,18 @@ class Decoding:
 
 def log_probabilities(logits: Tensor, rows: Ints, tokens: Ints) -> Doubles:
     """Of tokens, each in a row of logits [rows, vocabulary], normalised over the vocabulary."""
-    if len(tokens) and tokens.max() >= logits.shape[-1]:
-        raise InvalidInput(f"a name holds token {tokens.max()}, the model knows {logits.shape[-1]}; use its tokenizer")
+    check_tokens(logits, tokens)
     whole = logits.float()
     row, token = (torch.from_numpy(places).to(whole.device) for places in (rows, tokens))
-    found: Doubles = (whole[row, token] - torch.logsumexp(whole, -1)[row]).double().cpu().numpy()
+    # Several times faster than an index of two numbers.
+    said = whole.flatten().index_select(0, row * whole.shape[-1] + token)
+    found: Doubles = (said - torch.logsumexp(whole, -1).index_select(0, row)).double().cpu().numpy()
     if np.isnan(found).any():
         raise InvalidInput("the model's logits are NaN; load it in float32 or bfloat16, or check its weights")
     return found
+
+
+def check_tokens(logits: Tensor, tokens: Ints) -> None:
+    """Refuse tokens of names that the model does not know."""
+    if len(tokens) and tokens.max() >= logits.shape[-1]:
+        raise InvalidInput(f"a name holds token {tokens.max()}, the model knows {logits.shape[-1]}; use its tokenizer")

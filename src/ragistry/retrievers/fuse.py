@@ -104,6 +104,11 @@ class Fuse:
                 f"depth must be >= 1 and rank_constant >= 0 and finite; given {depth} and {rank_constant}"
             )
 
+    @property
+    def reads_metadata(self) -> bool:
+        """See `ragistry.protocols.Updatable`."""
+        return any(getattr(member, "reads_metadata", False) for member in self.members.values())
+
     def search(self, queries: Sequence[Query], k: int = 10, *, among: Among = None) -> list[Ranking]:
         """One ranking per query, at most `k` long, of ids in `among`.
 

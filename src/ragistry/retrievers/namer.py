@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from copy import copy
 from functools import cached_property
 from typing import NamedTuple, Self
 
 from ..errors import InvalidInput
+from ..models import find_model, load_tokenizer
 from ..scorers.language_model import LanguageModel
 from ..scorers.likelihood import start_of
 from ..types import Floats, Query
@@ -16,6 +19,8 @@ MARKERS = ("[START_ENT]", "[END_ENT]")
 """What stands around a mention in a query, as GENRE's models were taught."""
 SPARE = ("[unused0]", "[unused1]")
 """Tokens that stand for the markers in vocabularies that keep some for such uses: one each, where else there are many."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Marked(NamedTuple):
@@ -60,8 +65,8 @@ class Namer:
         name_tokens: Tokens of a name; longer ones are cut, and may then be the same.
 
     Raises:
-        InvalidInput: If the prompt lacks `{query}`, or a number is not positive. From the first use, if the model cannot
-            read so many tokens, or has no token to end a name with.
+        InvalidInput: If the prompt does not hold `{query}` once, or a number is not positive. From the first use, if the
+            model cannot read so many tokens, the prompt leaves none for a query, or there is no token to end a name with.
 
     Example:
         >>> namer = Namer(LanguageModel("all-MiniLM-L6-v2", grow="seq2seq"))
@@ -74,8 +79,10 @@ class Namer:
     def __init__(
         self, model: LanguageModel, *, prompt: str = "{query}", query_tokens: int = 128, name_tokens: int = 32
     ) -> None:
-        if "{query}" not in prompt:
-            raise InvalidInput(f"the prompt {prompt!r:.100} does not say where the query belongs; put {{query}} there")
+        if prompt.count("{query}") != 1:
+            raise InvalidInput(
+                f"the prompt {prompt!r:.100} must say where the query belongs; put {{query}} there, once"
+            )
         if min(query_tokens, name_tokens) < 1:
             raise InvalidInput(f"query_tokens={query_tokens}, name_tokens={name_tokens}; give 1 or more of each")
         self.model, self.prompt = model, prompt
@@ -84,9 +91,12 @@ class Namer:
     def tuned(self, weights: Mapping[str, Floats]) -> Self:
         """The same with other values for some of the model's weights: see `LanguageModel.tuned`."""
         twin = copy(self)
-        twin.__dict__.pop("_whole", None)
         twin.model = self.model.tuned(weights)
         return twin
+
+    def fingerprint(self) -> str:
+        """Differs between namers to which a name is other tokens. The model's weights do not count."""
+        return self._fingerprint
 
     @property
     def end(self) -> int:
@@ -95,52 +105,52 @@ class Namer:
 
     @property
     def start(self) -> list[int]:
-        """What a decoder beside an encoder reads before a name; nothing for a causal model."""
+        """What a decoder beside an encoder reads before a name, as transformers generates; nothing for a causal model."""
         return list(self._whole.start)
 
     def prompts(self, queries: Sequence[Query]) -> list[list[int]]:
         """The tokens that the model reads of each query, special ones included."""
         whole = self._whole
-        head, tail = (part.strip() for part in self.prompt.split("{query}", 1))
-        before, after = self.model.tokens([head, f" {tail}" if tail and self.model.spaced else tail], self.query_tokens)
-        room = max(1, self.query_tokens - len(before) - len(after) - len(whole.before) - len(whole.after))
-        found, plain = list[list[int]](), self.model.tokens(queries, room)
+        room = self.query_tokens - len(whole.head) - len(whole.tail)
+        found, space = list[list[int]](), " " if whole.follows and self.model.spaced else ""
+        plain = self.model.tokens([f"{space}{text}" if (text := query.lstrip()) else text for query in queries], room)
         for query, ids in zip(queries, plain, strict=True):
             marked = Marked.of(query)
-            own = ids if marked is None else self._around(marked, room)
-            found.append([*whole.before, *before, *own, *after, *whole.after] or [self.end])
+            own = ids if marked is None else self._around(marked, room, space)
+            found.append([*whole.head, *own, *whole.tail] or [self.end])
         return found
 
     def names(self, names: Sequence[str]) -> list[list[int]]:
-        """The tokens of each name without its end; none of a name that has none."""
-        special = {self.end, *self.start}
+        """The tokens of each name without its end; none of a name that has none. Control characters are read as spaces."""
+        special = self._whole.special
+        plain = [" ".join(_CONTROL.sub(" ", name).split()) for name in names]
         return [
             [token for token in ids if token not in special][: self.name_tokens]
-            for ids in self.model.tokens([" ".join(name.split()) for name in names], self.name_tokens)
+            for ids in self.model.tokens(plain, self.name_tokens)
         ]
 
-    def _around(self, marked: Marked, room: int) -> list[int]:
-        """A mention with as much around it as there is room for."""
+    def _around(self, marked: Marked, room: int, before: str) -> list[int]:
+        """A mention with as much around it as there is room for, after what comes before it in the prompt."""
         start, end = self._whole.markers
-        space = " " if self.model.spaced and marked.left else ""
+        space = " " if self.model.spaced and marked.left else before
         if start is None or end is None:
             opened, closed = MARKERS
             mention = self.model.tokens([f"{space}{opened} {marked.mention} {closed}"], room)[0]
         else:
             mention = [start, *self.model.tokens([marked.mention], max(1, room - 2))[0], end]
-        window = 16 * room
+        window = 16 * room  # characters
         left = marked.left[-window:]
         if len(left) < len(marked.left):
-            left = left.partition(" ")[2]  # the window may begin inside a word
+            left = left.partition(" ")[2] or left  # the window may begin inside a word, where there are spaces
         right = f" {marked.right[:window]}" if self.model.spaced and marked.right else marked.right[:window]
-        before, after = self.model.tokens([left, right], window)
+        own, after = self.model.tokens([f"{before}{left}" if left else "", right], window)
         free = max(0, room - len(mention))
-        ahead = min(len(after), max(free // 2, free - len(before)))
+        ahead = min(len(after), max(free // 2, free - len(own)))
         behind = free - ahead
-        return [*before[len(before) - min(behind, len(before)) :], *mention, *after[:ahead]]
+        return [*own[len(own) - min(behind, len(own)) :], *mention, *after[:ahead]]
 
     @cached_property
-    def _whole(self) -> _Special:
+    def _whole(self) -> _Frame:
         model = self.model
         end = model.end
         if end is None:
@@ -148,6 +158,9 @@ class Namer:
                 f"the model {model.name!r} has no token that ends a text; give one whose tokenizer has one"
             )
         before, after = model.around
+        special = {*before, *after, end}
+        head, tail = (part.strip() for part in self.prompt.split("{query}"))
+        own = model.tokens([head, f" {tail}" if tail and model.spaced else tail], model.limit)
         longest = self.query_tokens + self.name_tokens if model.causal else max(self.query_tokens, self.name_tokens + 2)
         if longest > model.limit:
             raise InvalidInput(
@@ -158,20 +171,33 @@ class Namer:
         if model.causal:
             after = after if end in after else [*after, end]  # what says that the name begins
         else:
-            first = start_of(model.model.config)
-            config = getattr(model.model, "generation_config", None)
-            forced = getattr(config, "forced_bos_token_id", None)
-            rest = [forced] if forced is not None else before
-            start = [first, *(token for token in rest if token != first)]
+            forced = getattr(getattr(model.model, "generation_config", None), "forced_bos_token_id", None)
+            start = [start_of(model.model.config), *([] if forced is None else [forced])]
+        before, after = [*before, *own[0]], [*own[1], *after]
+        if len(before) + len(after) >= self.query_tokens:
+            raise InvalidInput(
+                f"query_tokens={self.query_tokens} leaves nothing for a query: the prompt {self.prompt!r:.100} takes "
+                f"{len(before) + len(after)} tokens, special ones included; shorten it, or give more"
+            )
         spare = (model.place(SPARE[0]), model.place(SPARE[1]))
-        return _Special(before, after, start, end, spare)
+        return _Frame(before, after, bool(own[0]), start, end, special.union(start), spare)
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        tokenizer, _ = load_tokenizer(find_model(self.model.name))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        whole = f"{self.name_tokens} {self.end} {self.start} {tokenizer.to_str()}"
+        return hashlib.sha256(whole.encode()).hexdigest()
 
 
-class _Special(NamedTuple):
-    """The special tokens of a model."""
+class _Frame(NamedTuple):
+    """The tokens around a query and a name."""
 
-    before: list[int]
-    after: list[int]
+    head: list[int]  # special ones and the prompt's
+    tail: list[int]
+    follows: bool  # whether a query comes after words of the prompt
     start: list[int]
     end: int
+    special: set[int]  # no part of a name
     markers: tuple[int | None, int | None]

@@ -92,6 +92,11 @@ class Rerank:
         self._memory: RememberedScores | None = None  # what the same retriever with other weights asks
         self._asked: RememberedScores | None = None  # in place of the scorer, by one that `weighted` made
 
+    @property
+    def reads_metadata(self) -> bool:
+        """See `ragistry.protocols.Updatable`."""
+        return bool(getattr(self.first, "reads_metadata", False))
+
     def search(self, queries: Sequence[Query], k: int = 10, *, among: Among = None) -> list[Ranking]:
         """One ranking per query, at most `k` long, of ids in `among`.
 

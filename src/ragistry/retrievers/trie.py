@@ -16,11 +16,13 @@ import numpy.typing as npt
 from ..errors import InvalidInput
 from ..protocols import Files, State
 from ..types import Bools, Ints
+from . import walking
 
 SHARE = 4  # names added lie beside older ones while those are so many times as many; else both are merged
 VIEW = 16  # a view of one name in so many, or fewer, is a trie of its own; a larger one marks nodes of the whole
 LARGEST = 2**31 - 1  # of token ids, entity numbers and nodes
-_ADJACENT = np.array([[0], [1]])
+_NONE = np.zeros(0, np.int64)
+_ALL = np.zeros(0, np.bool_)
 
 
 class Ragged(NamedTuple):
@@ -152,13 +154,8 @@ class _Segment:
         return found
 
     def children(self, nodes: Ints) -> Children:
-        begins, stops = self.starts(nodes + _ADJACENT)
-        offsets = _summed(stops - begins)
-        edges = _laid(begins, offsets)
-        if self.open is not None:
-            keep = self.open[edges + 1]
-            edges, offsets = edges[keep], _summed(keep)[offsets]
-        return Children(self.tokens[edges].astype(np.int64), edges + 1, offsets)
+        opened, asked = _ALL if self.open is None else self.open, np.ascontiguousarray(nodes, np.int64)
+        return Children(*walking.children(self.tokens, self.low, self.steps, opened, asked))
 
     def pairs(self, nodes: Ints) -> Ragged:
         """The places in `owners` of the names that end at nodes."""
@@ -303,15 +300,12 @@ class Trie:
         nodes = self._checked(nodes)
         if len(self._segments) == 1:
             return self._segments[0].children(nodes)
-        keys, gains = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        whole = Children(_NONE, _NONE, np.zeros(len(nodes) + 1, np.int64))
         for segment, part, radix in self._parts(nodes):
-            found = segment.children(part)
-            keys.append(np.repeat(np.arange(len(nodes)), np.diff(found.offsets)) << 32 | found.tokens)
-            gains.append((found.nodes - segment.nodes) * radix)
-        distinct, places = np.unique(np.concatenate(keys), return_inverse=True)
-        kids = np.full(len(distinct), _states(self._segments) - 1)
-        np.add.at(kids, places, np.concatenate(gains))
-        return Children(distinct & 0xFFFFFFFF, kids, np.searchsorted(distinct, np.arange(len(nodes) + 1) << 32))
+            tokens, kids, offsets = segment.children(part)
+            # All nodes past the last one of each segment before: that is where a child is that none of those has.
+            whole = Children(*walking.merged(*whole, radix - 1, tokens, kids * radix, offsets, segment.nodes * radix))
+        return whole
 
     def entities(self, nodes: Sequence[int] | Ints) -> Ragged:
         """The entities, rising, with a name that ends at each of several nodes; a number that is no node is refused."""

@@ -55,10 +55,7 @@ def grow(
     if kind not in get_args(Growth):
         raise InvalidInput(f"the kind {kind!r} is not known; use one of {', '.join(get_args(Growth))}")
     folder, target = find_model(os.fspath(base)), Path(path)
-    model = grown(folder, kind)
-    if layers is not None:
-        _thin(model.decoder if kind == "seq2seq" else model, layers)
-    return saved(model, folder, target)
+    return saved(grown(folder, kind, layers), folder, target)
 
 
 def saved(model: Any, folder: Path, target: Path) -> Path:
@@ -73,14 +70,16 @@ def saved(model: Any, folder: Path, target: Path) -> Path:
     return target
 
 
-def grown(folder: Path, kind: Growth = "causal") -> Any:
-    """The language model grown from the model in a folder; its own where it is one."""
+def grown(folder: Path, kind: Growth = "causal", layers: int | None = None) -> Any:
+    """The language model grown from the model in a folder; its own where it is one. See `grow`."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with loading(folder), quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if kind == "seq2seq":
-            return _encoder_decoder(folder)
+            both = _encoder_decoder(folder)
+            _thin(both.decoder, layers)
+            return both
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         config.is_decoder = True
         model, found = AutoModelForCausalLM.from_pretrained(
@@ -88,6 +87,7 @@ def grown(folder: Path, kind: Growth = "causal") -> Any:
             output_loading_info=True,
         )  # fmt: skip
         _start(model, set(found["missing_keys"]))
+        _thin(model, layers)
         return model.eval()
 
 
@@ -138,8 +138,10 @@ def _start(model: nn.Module, missing: set[str]) -> None:
                 part.bias.zero_()
 
 
-def _thin(model: Any, layers: int) -> None:
-    """Leave some of a model's layers, evenly chosen, the last one among them."""
+def _thin(model: Any, layers: int | None) -> None:
+    """Leave some of a model's layers, evenly chosen, the last one among them; all where no number is given."""
+    if layers is None:
+        return
     held = getattr(getattr(model.base_model, "encoder", None), "layer", None)
     if held is None:
         raise InvalidInput(f"layers={layers}; those of {type(model).__name__} cannot be left out: give no number")

@@ -73,6 +73,7 @@ class LanguageModel:
         precision: `fp32`, `bf16`, or `auto`: bf16 where the processor has instructions for it.
         threads: Processor cores to use; as many as torch is set to use by default.
         grow: What to make of a model that is none of language, by `ragistry.scorers.growing.grow`; by default it is refused.
+        layers: Of what is grown: see there.
 
     Raises:
         ModelNotFound: From the first use, if there is no such model.
@@ -91,11 +92,12 @@ class LanguageModel:
         precision: Precision = "auto",
         threads: int | None = None,
         grow: Growth | None = None,
+        layers: int | None = None,
     ) -> None:
         self.name = os.fspath(name)
         self.precision = precision
         self.threads = threads
-        self.grow = grow
+        self.grow, self.layers = grow, layers
         self.weights: Mapping[str, Floats] = {}
         self._lock = threading.RLock()
         self._model: Any = None
@@ -175,6 +177,14 @@ class LanguageModel:
             tokenizer.enable_truncation(max(length, 1))
             found = first_tokens(_Bare(tokenizer), texts, max(length, 1), -1)  # type: ignore[arg-type]
         return [[] if length < 1 or ids == [-1] else ids for ids in found]
+
+    def pieces(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """The tokens of a whole text without special ones around it, and where the characters of each begin and end."""
+        tokenizer = self._loaded()[1]
+        with self._lock:
+            tokenizer.no_truncation()
+            found = tokenizer.encode(text, add_special_tokens=False)
+        return found.ids, found.offsets
 
     def text(self, tokens: Sequence[int]) -> str:
         """What tokens stand for, without special ones."""
@@ -335,7 +345,10 @@ class LanguageModel:
 
     def _read_model(self, folder: Path) -> Any:
         grow = self.grow if not speaks(folder) else None
-        model = load_language_model(folder, self._dtype()) if grow is None else grown(folder, grow).to(self._dtype())
+        if grow is None:
+            model = load_language_model(folder, self._dtype())
+        else:
+            model = grown(folder, grow, self.layers).to(self._dtype())
         there = model.state_dict()
         for name, value in self.weights.items():
             if name not in there or tuple(there[name].shape) != value.shape:

@@ -128,13 +128,14 @@ def head_of(model: Any) -> Any:
     return lambda hidden: shell(inputs_embeds=hidden[None], use_cache=False).logits[0]
 
 
-def log_probabilities(model: Any, hidden: Tensor, tokens: Tensor) -> Tensor:
-    """Of one token at each place: float32 [n] from what the layers gave there, [n, d]."""
+def log_probabilities(model: Any, hidden: Tensor, tokens: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Of one token at each place: float32 [n] from what the layers gave there, [n, d]; smoothed with the mean of all."""
     head = head_of(model)
     found = [hidden.new_empty(0, dtype=torch.float32)]
     for first in range(0, len(hidden), LOGITS):
         logits = head(hidden[first : first + LOGITS]).float()
-        found.append(-cross_entropy(logits, tokens[first : first + LOGITS], reduction="none"))
+        wanted = tokens[first : first + LOGITS]
+        found.append(-cross_entropy(logits, wanted, reduction="none", label_smoothing=smoothing))
     return torch.cat(found)
 
 
@@ -172,7 +173,12 @@ def _stopped(model: Any, ends: Tensor, width: int) -> Any:
 
 
 def joint_log_likelihoods(
-    model: Any, prefixes: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], *, stop: bool = False
+    model: Any,
+    prefixes: Sequence[Sequence[int]],
+    targets: Sequence[Sequence[int]],
+    *,
+    stop: bool = False,
+    smoothing: float = 0.0,
 ) -> list[Tensor]:
     """How likely each text is to follow its own prefix, in one pass, with gradients: float32 [len(target)] each.
 
@@ -181,6 +187,7 @@ def joint_log_likelihoods(
         prefixes: Token ids, at least one of each.
         targets: Token ids.
         stop: Whether targets see only the last token of their prefix: see `stop_mask`.
+        smoothing: Share of each logarithm that is the mean over all tokens in its place (label smoothing).
     """
     found: dict[int, Tensor] = {}
     lengths = [len(prefix) + len(target) for prefix, target in zip(prefixes, targets, strict=True)]
@@ -188,13 +195,13 @@ def joint_log_likelihoods(
     together = _joint_decoder if model.config.is_encoder_decoder else _joint_causal
     for first in range(0, len(order), ROWS):
         some = order[first : first + ROWS]
-        parts = together(model, [prefixes[i] for i in some], [targets[i] for i in some], stop)
+        parts = together(model, [prefixes[i] for i in some], [targets[i] for i in some], stop, smoothing)
         found |= dict(zip(some, parts, strict=True))
     return [found[i] for i in range(len(targets))]
 
 
 def _joint_decoder(
-    model: Any, prefixes: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], stop: bool
+    model: Any, prefixes: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], stop: bool, smoothing: float
 ) -> list[Tensor]:
     counts = [len(ids) for ids in targets]
     ids, mask = filled(prefixes)
@@ -203,11 +210,11 @@ def _joint_decoder(
     logits = model(input_ids=ids, attention_mask=mask, decoder_input_ids=given, use_cache=False).logits
     rows = logits[torch.arange(given.shape[1]) < torch.tensor(counts)[:, None]].float()
     wanted = torch.tensor([token for target in targets for token in target], dtype=torch.long)
-    return list(torch.split(-cross_entropy(rows, wanted, reduction="none"), counts))
+    return list(torch.split(-cross_entropy(rows, wanted, reduction="none", label_smoothing=smoothing), counts))
 
 
 def _joint_causal(
-    model: Any, prefixes: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], stop: bool
+    model: Any, prefixes: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], stop: bool, smoothing: float
 ) -> list[Tensor]:
     counts = [len(ids) for ids in targets]
     ids, _ = filled([[*prefix, *target] for prefix, target in zip(prefixes, targets, strict=True)])
@@ -219,7 +226,7 @@ def _joint_causal(
     ).last_hidden_state
     rows = torch.cat([hidden[i, end : end + n] for i, (end, n) in enumerate(zip(ends.tolist(), counts, strict=True))])
     wanted = torch.tensor([token for target in targets for token in target], dtype=torch.long)
-    return list(torch.split(log_probabilities(model, rows, wanted), counts))
+    return list(torch.split(log_probabilities(model, rows, wanted, smoothing), counts))
 
 
 def filled(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

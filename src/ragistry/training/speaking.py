@@ -52,10 +52,15 @@ class Speaking(nn.Module):
         return self
 
     def log_likelihoods(
-        self, prefixes: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], *, stop: bool = False
+        self,
+        prefixes: Sequence[Sequence[int]],
+        targets: Sequence[Sequence[int]],
+        *,
+        stop: bool = False,
+        smoothing: float = 0.0,
     ) -> list[Tensor]:
         """See `ragistry.scorers.likelihood.joint_log_likelihoods`."""
-        return joint_log_likelihoods(self.language, prefixes, targets, stop=stop)
+        return joint_log_likelihoods(self.language, prefixes, targets, stop=stop, smoothing=smoothing)
 
     def weights(self, before: Mapping[str, Tensor]) -> dict[str, Floats]:
         """The layers' weights that are no longer what they were in `before`, LoRA's merged into them."""

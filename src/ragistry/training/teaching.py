@@ -42,14 +42,25 @@ def problem_of(retriever: Any, judged: Mapping[str, Mapping[str, int]], ids: Seq
         drawn = np.random.default_rng(seed).choice(len(ids), POOL, replace=False)
         wanted |= {ids[row] for row in drawn}
         ids = [id for id in ids if id in wanted]
+    matrix = relevance(queries, judged, ids)
+    return Problem(queries, asked, ids, retriever.encoded(ids), matrix)
+
+
+def relevance(queries: Sequence[str], judged: Mapping[str, Mapping[str, int]], ids: Sequence[str]) -> csr_array:
+    """Judgements as an array, CSR [queries, ids]; those of 0 stay stored.
+
+    Args:
+        queries: By row.
+        judged: Relevance by query text and document id; every id of it is among `ids`.
+        ids: By column.
+    """
     place = {id: row for row, id in enumerate(ids)}
     entries = [(row, place[id], value) for row, query in enumerate(queries) for id, value in judged[query].items()]
     rows, columns, values = (np.array(part) for part in zip(*entries, strict=True))
     order = np.lexsort((columns, rows))
     indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(queries)))])
-    # Built from its parts, so that judgements of 0 stay stored.
-    matrix = csr_array((values[order].astype(np.float32), columns[order], indptr), shape=(len(queries), len(ids)))
-    return Problem(queries, asked, ids, retriever.encoded(ids), matrix)
+    # Built from its parts, as a sum of entries would drop zeros.
+    return csr_array((values[order].astype(np.float32), columns[order], indptr), shape=(len(queries), len(ids)))
 
 
 def teach(

@@ -17,13 +17,14 @@ class Likelihood(Loss):
 
     Args:
         stop: Whether a query sees only the token that ends its document's part (Attention Stop).
+        smoothing: Share of each token that is not asked of it, but of all tokens alike.
 
     Source: LLM-QL, arXiv:2504.05216, section 3. Deviation: its code has the document's own tokens in the sum as well.
     """
 
-    def __init__(self, stop: bool = False) -> None:
+    def __init__(self, stop: bool = False, smoothing: float = 0.0) -> None:
         super().__init__()
-        self.stop = stop
+        self.stop, self.smoothing = stop, smoothing
 
     def forward(self, encoder: nn.Module, batch: Batch) -> Tensor:
         """A scalar; `encoder` must have `log_likelihoods`, as `Speaking` has."""
@@ -35,7 +36,7 @@ class Likelihood(Loss):
         if not kept:
             return torch.zeros((), requires_grad=True)
         found = cast(Any, encoder).log_likelihoods(
-            [prefixes[i] for i in kept], [targets[i] for i in kept], stop=self.stop
+            [prefixes[i] for i in kept], [targets[i] for i in kept], stop=self.stop, smoothing=self.smoothing
         )
         return -torch.cat(found).mean()
 

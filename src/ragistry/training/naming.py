@@ -1,0 +1,226 @@
+"""Teaching a language model to answer with names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from time import perf_counter
+from typing import Any, TypeAlias
+
+import numpy as np
+from scipy.sparse import csr_array, eye_array
+
+from ..errors import InvalidInput
+from ..evaluation.selection import Fit
+from ..registry import Lesson, Recipe
+from ..retrievers.generative import Generative
+from ..retrievers.namer import MARKERS, Namer
+from ..types import Document, Floats, Ints
+from .adapting import capped
+from .crossfit import Candidate, Judge, Scores, crossfit
+from .folds import Fold, folds
+from .live import Tokens, changed
+from .losses.likelihood import Likelihood
+from .name_pairs import LONGEST, Pair, copies, mentions, passages
+from .samplers import Sampler
+from .speaking import Speaking
+from .teaching import relevance, report_of
+from .trainer import History, Point, Trainer
+
+Progress: TypeAlias = Callable[[Point], None] | None
+MISSED = np.float32(-1e9)
+"""What a document gets that was not among the best."""
+DEPTH = 100
+"""Documents looked at for each held-out query."""
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """What is taught, and how; see `ragistry.recipes.genre`."""
+
+    copies: int = 20_000
+    copy_rate: float = 2e-3
+    made: int = 4000
+    epochs: int = 4
+    rate: float = 1e-3
+    encoder: float = 0.1
+    size: int = 32
+    smoothing: float = 0.1
+    seed: int = 0
+
+
+def lessons(
+    documents: Sequence[Document], queries: Sequence[str], aliases: str, settings: Naming
+) -> tuple[list[Pair], list[Pair]]:
+    """Pairs made without labels, for both stages: names to repeat, and what texts say of them.
+
+    Args:
+        documents: Whose names are to be answers.
+        queries: Of the kind that will be asked: if mentions are marked in some, they are in what is made.
+        aliases: The metadata field with further names.
+        settings: How many to make.
+    """
+    marked = any(MARKERS[0] in query for query in queries)
+    names = [name for document in documents for name in names_of(document, aliases) if name.strip()]
+    first = copies(names, pairs=settings.copies, marked=marked, seed=settings.seed) if settings.copies else []
+    if not settings.made:
+        return first, []
+    kinds = [passages(documents, pairs=settings.made, seed=settings.seed)]
+    if marked:
+        kinds.insert(0, mentions(documents, pairs=settings.made, seed=settings.seed))
+    turns = [pair for some in zip_longest(*kinds) for pair in some if pair is not None]
+    return first, turns[: settings.made]
+
+
+def names_of(document: Document, aliases: str) -> list[str]:
+    """A document's title, or for want of one its first words, and its other names."""
+    found = document.metadata.get(aliases) or ()
+    return [
+        document.title or " ".join(document.text.split()[:LONGEST]),
+        *([found] if isinstance(found, str) else found),
+    ]
+
+
+def learn_names(
+    module: Speaking,
+    namer: Namer,
+    pairs: Sequence[Pair],
+    settings: Naming,
+    *,
+    epochs: int = 1,
+    rate: float = 1e-3,
+    progress: Progress = None,
+) -> History:
+    """Teach a model to say the name of each pair, given its query, in place.
+
+    Args:
+        module: Around the model.
+        namer: How queries and names become its tokens.
+        pairs: To learn from.
+        settings: `size`, `smoothing`, `seed`, and `encoder`, the share of the rate at which an encoder learns: with 0 it
+            stays as it is, and is passed without gradients.
+        epochs: How often each pair is seen.
+        rate: The highest learning rate.
+        progress: See `Trainer.fit`.
+    """
+    if not pairs or not epochs:
+        return History()
+    queries, names = [pair.query for pair in pairs], [pair.name for pair in pairs]
+    targets = [[*namer.start[1:], *tokens, namer.end] for tokens in namer.names(names)]
+    source = Tokens(targets, namer.prompts(queries))
+    slower = _slower(module, settings.encoder)
+    trainer = Trainer(epochs=epochs, rate=rate, warmup=0.05, looks=epochs, seed=settings.seed, slower=slower)
+    judged = csr_array(eye_array(len(pairs), format="csr", dtype=np.float32))
+    sampler = Sampler(judged, negatives="in-batch", size=settings.size, seed=settings.seed)
+    return trainer.fit(module, Likelihood(smoothing=settings.smoothing), sampler, source, progress=progress)
+
+
+def _slower(module: Speaking, share: float) -> dict[str, float]:
+    """What an encoder learns with; where that is nothing, its weights are closed to gradients."""
+    if not module.language.config.is_encoder_decoder:
+        return {}
+    encoder = module.language.get_encoder()
+    inside = {id(weight) for weight in encoder.parameters()} - {
+        id(weight) for weight in module.language.get_decoder().parameters()
+    }
+    if not share:
+        encoder.requires_grad_(False)
+        return {}
+    return {name: share for name, weight in module.named_parameters() if id(weight) in inside}
+
+
+def stages(
+    namer: Namer, first: Sequence[Pair], then: Sequence[Sequence[Pair]], settings: Naming
+) -> Iterator[tuple[dict[str, Floats], History]]:
+    """The weights that teaching changes, by their names in the model, which stays as it is.
+
+    Args:
+        namer: Around the model to begin with.
+        first: Pairs of the first stage, which is passed once, with the encoder as it is.
+        then: Several lists of pairs for the second stage; each goes on from the end of the first.
+        settings: How.
+
+    Returns:
+        For each of these lists the weights, and the history of the second stage.
+    """
+    module = Speaking(namer.model.model)
+    before = {name: value.clone() for name, value in module.language.state_dict().items()}
+    learn_names(module, namer, first, replace(settings, encoder=0.0), rate=settings.copy_rate)
+    begun = {name: value.clone() for name, value in module.language.state_dict().items()}
+    for pairs in then:
+        module = Speaking(module.language)  # its encoder open again
+        module.language.load_state_dict(begun)
+        history = learn_names(module, namer, pairs, settings, epochs=settings.epochs, rate=settings.rate)
+        yield changed(module.language, before), history
+
+
+def teach(
+    retriever: Generative,
+    recipe: Recipe,
+    settings: Naming,
+    judged: Mapping[str, Mapping[str, int]],
+    ids: Sequence[str],
+    lesson: Lesson,
+) -> tuple[Generative, Fit]:
+    """A taught copy of a retriever, and what that brought on pairs held out, a fifth of them.
+
+    The first stage is passed once, for both.
+
+    Raises:
+        InvalidInput: If the lesson has no documents.
+    """
+    began = perf_counter()
+    if lesson.documents is None:
+        raise InvalidInput("a language model learns names from documents; give `documents` with the lesson")
+    queries = [query for query, found in judged.items() if any(value > 0 for value in found.values())]
+    documents = list(lesson.documents(ids))
+    names = {document.id: names_of(document, retriever.aliases)[0] for document in documents}
+    place = {id: row for row, id in enumerate(ids)}
+    matrix = relevance(queries, judged, ids)
+    [fold] = [capped(fold) for fold in folds(matrix, queries, ids, 1)]
+
+    def given(some: Sequence[int]) -> list[Pair]:
+        return [
+            Pair(queries[row], names[id])
+            for row in some
+            for id, value in judged[queries[row]].items()
+            if value > 0 and names[id].strip()
+        ]
+
+    base = retriever.tuned({}) if retriever.weights else retriever  # what was taught before knows what is held out
+    first, made = lessons(documents, queries, retriever.aliases, settings)
+    then = [[*given(fold.train.tolist()), *made], [*given(range(len(queries))), *made]]
+    learning = stages(base.namer, first, then, settings)
+    found = dict[str, Recipe]()
+
+    def propose(fold: Fold) -> Iterator[Candidate]:
+        tuned = base.tuned(next(learning)[0])
+        for other, variant in [(recipe, tuned), *recipe.variants(tuned)]:
+            label = f"names, {settings.epochs} epochs, length penalty {getattr(variant, 'length_penalty', 0):g}"
+            found[label] = other
+            yield Candidate(label, {}, _scores(variant, queries, place))
+        if lesson.progress is not None:
+            lesson.progress(1)
+
+    judge, goal = Judge(matrix, ids, lesson.measure), lesson.goal
+    choice = crossfit(judge, [fold], _scores(base, queries, place), propose, goal)  # type: ignore[arg-type]
+    taught, history, chosen = retriever, History(), found.get(choice.label, recipe)
+    if choice.label:
+        weights, history = next(learning)
+        taught = base.tuned(weights).penalised(chosen.length_penalty)  # type: ignore[attr-defined]
+        taught.recipe = chosen
+    fit = report_of(choice, chosen, lesson, len(queries), choice.label, history.to_json())
+    return taught, replace(fit, seconds=round(perf_counter() - began, 2))
+
+
+def _scores(retriever: Any, queries: Sequence[str], place: Mapping[str, int]) -> Scores:
+    """Of all documents, for queries by row; far below all others where they are not among the best."""
+
+    def scores(rows: Ints) -> Floats:
+        found = np.full((len(rows), len(place)), MISSED, np.float32)
+        for row, ranking in enumerate(retriever.search([queries[i] for i in rows.tolist()], DEPTH)):
+            found[row, [place[id] for id in ranking.ids]] = ranking.scores
+        return found
+
+    return scores
