@@ -214,3 +214,26 @@ def test_a_tuned_namer_is_another(models: dict[str, LanguageModel]) -> None:
     assert twin.model is not namer.model
     assert twin.prompts(["the cat"]) == namer.prompts(["the cat"])
     assert (twin.start, twin.end) == (namer.start, namer.end)
+
+
+@pytest.mark.parametrize("kind", ["bart", "t5", "llama", "gpt2", "grown", "spare"])
+def test_a_mention_may_be_read_before_all_of_the_text(kind: str, models: dict[str, LanguageModel]) -> None:
+    query = Marked("the dog", "cat sat", "on a mat").query
+    once = Namer(models[kind], query_tokens=60, mention_first=False)
+    twice = Namer(models[kind], query_tokens=60, mention_first=True)
+    [before], [after] = once.prompts([query]), twice.prompts([query])
+    head = len(models[kind].around[0])
+    mention = plain(models[kind], "cat sat")
+    assert after[:head] == before[:head] and after[head : head + len(mention)] == mention
+    space = " " if models[kind].spaced else ""  # what follows is no longer the beginning of a text
+    rest = Namer(models[kind], prompt=f"cat sat{space}{{query}}", query_tokens=60, mention_first=False)
+    assert after == rest.prompts([query])[0]
+    assert twice.prompts(["the dog sat"]) == once.prompts(["the dog sat"])
+    assert len(Namer(models[kind], query_tokens=20, mention_first=True).prompts([f"{'the dog ' * 90}{query}"])[0]) <= 20
+
+
+def test_a_mention_is_read_first_where_a_model_was_grown(models: dict[str, LanguageModel]) -> None:
+    query = Marked("the dog", "cat", "sat").query
+    for kind, model in models.items():
+        own, first = (Namer(model, query_tokens=60, mention_first=value).prompts([query]) for value in (None, True))
+        assert (own == first) == (kind == "grown")

@@ -16,14 +16,17 @@ from torch.nn.functional import cross_entropy
 from ragistry import Collection, Document, create
 from ragistry.errors import InvalidInput
 from ragistry.retrievers.generative import Generative
+from ragistry.retrievers.linking import Linker
+from ragistry.retrievers.markup import Markup
 from ragistry.retrievers.namer import Marked, Namer
 from ragistry.scorers.growing import grown, speaks
 from ragistry.scorers.language_model import LanguageModel
-from ragistry.training.live import Tokens
+from ragistry.scorers.likelihood import caching
+from ragistry.training.live import Tokens, changed
 from ragistry.training.losses import Batch
 from ragistry.training.losses.likelihood import Likelihood
-from ragistry.training.name_pairs import Pair, copies, forms_of, mentions, passages
-from ragistry.training.naming import Naming, learn_names, lessons, names_of, stages
+from ragistry.training.name_pairs import Linked, Pair, copies, forms_of, linked, mentions, passages
+from ragistry.training.naming import Naming, learn, lessons, names_of, said, stages, written
 from ragistry.training.speaking import Speaking
 
 from ..tiny import tiny_language_model, tiny_model
@@ -121,6 +124,46 @@ def test_mentions_are_names_of_other_documents() -> None:
     assert len(mentions(documents, pairs=2)) == 2
 
 
+def test_sentences_are_linked_where_they_name_others() -> None:
+    documents = [
+        Document("1", "A poem about the Sonnet. It is short!  See haiku and SONNETS.", "Haiku"),
+        Document("2", "Lines.", "Sonnet"),
+    ]
+    found = linked(documents, texts=10)
+    assert sorted(text for text, _ in found) == [
+        "A poem about the Sonnet. ",
+        "It is short!  ",
+        "Lines.",
+        "See haiku and SONNETS.",
+    ]
+    assert [spans for _, spans in found if spans] == [[(17, 23, "Sonnet")]]
+    assert len(linked(documents, texts=2)) == 2
+
+
+def test_a_model_learns_to_link(folders: dict[str, Path]) -> None:
+    model = LanguageModel(folders["bert"], precision="fp32", grow="seq2seq", layers=1, threads=1)
+    retriever = Generative(Namer(model, query_tokens=24, name_tokens=8))
+    retriever.add(NAMED)
+    texts = list[Linked]()
+    for i in range(160):
+        subject = i % 4
+        before, after = DRAW.choice(("a", "the", "on")), DRAW.choice(("sat", "line", "has"))
+        text = f"{before} {SUBJECTS[subject]} {after}"
+        spans = [] if subject == 2 else [(len(before) + 1, len(before) + 1 + len(SUBJECTS[subject]), NAMES[subject])]
+        texts.append((text, spans))
+    module = Speaking(model.model)
+    before = {name: value.clone() for name, value in module.language.state_dict().items()}
+    spoken = written(Markup(retriever.namer), texts)
+    learn(module, spoken, Naming(encoder=1.0, size=20, smoothing=0.0), epochs=40, rate=5e-3)
+    taught = retriever.tuned(changed(module.language, before))
+    linker = Linker(taught)
+    for text, spans in texts[:12]:
+        links = linker.link(text)
+        assert [(link.start, link.end, taught.ids(taught.numbers(link.ids))) for link in links] == [
+            (start, end, [f"d{NAMES.index(name)}"]) for start, end, name in spans
+        ]
+
+
 def test_names_of_a_document() -> None:
     assert names_of(Document("1", "a b c d e f g h"), "aliases") == ["a b c d e f"]
     named = Document("1", "text", "title", {"aliases": "one", "other": ["two", "three"]})
@@ -166,7 +209,7 @@ def test_an_encoder_may_stay_as_it_is(namer: Namer) -> None:
     before = {name: value.clone() for name, value in namer.model.model.state_dict().items()}
     for share, moves in ((0.0, False), (0.5, True)):
         module = Speaking(namer.model.model)
-        learn_names(module, namer, pairs, Naming(encoder=share, size=2), epochs=2, rate=1e-2)
+        learn(module, said(namer, pairs), Naming(encoder=share, size=2), epochs=2, rate=1e-2)
         after = module.language.state_dict()
         inside = [name for name in before if name.startswith("encoder.encoder.layer.0.attention.self")]
         assert inside and all(torch.equal(after[name], before[name]) != moves for name in inside)
@@ -176,11 +219,11 @@ def test_an_encoder_may_stay_as_it_is(namer: Namer) -> None:
 
 def test_stages_begin_where_the_first_one_ended(namer: Namer) -> None:
     plans = Naming(size=2, epochs=2, rate=1e-2, copy_rate=1e-2)
-    first, then = [Pair("cat", "dog")], [Pair("mat", "poem")]
-    nothing, one, again = (weights for weights, _ in stages(namer, first, [[], then, then], plans))
+    first, then = said(namer, [Pair("cat", "dog")]), said(namer, [Pair("mat", "poem")])
+    nothing, one, again = (weights for weights, _ in stages(namer.model.model, first, [[], then, then], plans))
     assert nothing and one.keys() >= nothing.keys()
     assert all(np.array_equal(one[name], again[name]) for name in one)
-    [(alone, _)] = stages(namer, first, [then], plans)
+    [(alone, _)] = stages(namer.model.model, first, [then], plans)
     assert all(np.array_equal(one[name], alone[name]) for name in one)
     assert any(not np.array_equal(one[name], nothing[name]) for name in nothing)
 
@@ -189,7 +232,7 @@ def test_a_collection_learns_names(folders: dict[str, Path], tmp_path: Path) -> 
     spec = {"name": "genre", "model": str(folders["bert"]), "query_tokens": 24, "name_tokens": 8, "layers": 1}
     with Collection.create(tmp_path / "docs", create(spec, **FAST)) as docs:
         docs.add(NAMED)
-        fit = docs.fit(GIVEN)
+        fit = docs.fit(GIVEN, goal="seen")
         seen = fit.parts["seen"]
         assert fit.kept and seen["fitted"] > 0.8 > 0.6 > seen["base"], fit.parts
         queries = [asked(subject) for subject in SUBJECTS]
@@ -211,7 +254,7 @@ def test_fitting_again_begins_anew(folders: dict[str, Path], tmp_path: Path) -> 
     spec = {"name": "genre", "model": str(folders["bert"]), "query_tokens": 24, "name_tokens": 8, "layers": 1}
     with Collection.create(tmp_path / "docs", create(spec, **(FAST | {"epochs": 2}))) as docs:
         docs.add(NAMED)
-        one, other = docs.fit(GIVEN), docs.fit(GIVEN)
+        one, other = docs.fit(GIVEN, goal="seen"), docs.fit(GIVEN, goal="seen")
         assert (one.base, one.fitted) == (other.base, other.fitted)
 
 
@@ -240,3 +283,13 @@ def test_a_tuned_language_model_is_another(folders: dict[str, Path]) -> None:
     assert torch.equal(other.model.state_dict()[name], 2 * model.model.state_dict()[name])
     with pytest.raises(InvalidInput, match="'nowhere'"):
         _ = model.tuned({"nowhere": np.zeros(3, np.float32)}).model
+
+
+def test_a_decoder_of_some_layers_goes_on_as_it_reads_all_at_once(folders: dict[str, Path]) -> None:
+    model = grown(folders["bert"], "seq2seq", 1)
+    given, said = torch.tensor([[2, 6, 7, 3]]), torch.tensor([[2, 8, 9, 10]])
+    with torch.inference_mode():
+        whole = model(input_ids=given, decoder_input_ids=said).logits
+        first = model(input_ids=given, decoder_input_ids=said[:, :2], use_cache=True)
+        rest = model(input_ids=given, decoder_input_ids=said[:, 2:], **caching(model, first.past_key_values)).logits
+    assert torch.allclose(torch.cat((first.logits, rest), 1), whole, atol=1e-5)

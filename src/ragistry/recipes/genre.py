@@ -52,17 +52,27 @@ class GENRERecipe(Recipe):
         int | None,
         Field(gt=0, description="of the decoder that is made for an embedding model; null: as many as it has"),
     ] = 2
+    encoder_layers: Annotated[
+        Annotated[int, Field(gt=0)] | Literal["half"] | None,
+        Field(description="of the encoder that is made of one, the first ones; null: all"),
+    ] = "half"
     copies: Annotated[
         int, Field(ge=0, description="names that `fit` has repeated first, in forms of them; 0: none")
     ] = 20_000
     copy_rate: Annotated[float, Field(gt=0, description="the learning rate of that")] = 2e-3
     made: Annotated[int, Field(ge=0, description="pairs that `fit` makes of the documents' texts, at most")] = 4000
-    epochs: Annotated[int, Field(ge=0, description="of your pairs and those")] = 4
+    links: Annotated[
+        int,
+        Field(
+            ge=0, description="sentences of the documents that `fit` has marked where they name others, for `Linker`"
+        ),
+    ] = 0
+    epochs: Annotated[int, Field(ge=0, description="of your pairs and all those")] = 4
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     encoder_rate: Annotated[
         float,
         Field(ge=0, description="share of it that the encoder learns with; 0: it stays as it is, which is faster"),
-    ] = 0.1
+    ] = 0.2
     size: Annotated[int, Field(gt=0, description="pairs in a batch")] = 32
     smoothing: Annotated[float, Field(ge=0, lt=1, description="of labels")] = 0.1
     seed: int = 0
@@ -76,7 +86,13 @@ class GENRERecipe(Recipe):
         from ..scorers.language_model import LanguageModel
 
         namer = Namer(
-            LanguageModel(self.model, precision=self.precision, grow="seq2seq", layers=self.layers),
+            LanguageModel(
+                self.model,
+                precision=self.precision,
+                grow="seq2seq",
+                layers=self.layers,
+                encoder_layers=self.encoder_layers,
+            ),
             prompt=self.prompt,
             query_tokens=self.query_tokens,
             name_tokens=self.name_tokens,
@@ -101,6 +117,7 @@ class GENRERecipe(Recipe):
             copies=self.copies,
             copy_rate=self.copy_rate,
             made=self.made,
+            links=self.links,
             epochs=self.epochs,
             rate=self.learning_rate,
             encoder=self.encoder_rate,

@@ -11,6 +11,7 @@ from typing import NamedTuple, Self
 
 from ..errors import InvalidInput
 from ..models import find_model, load_tokenizer
+from ..scorers.growing import speaks
 from ..scorers.language_model import LanguageModel
 from ..scorers.likelihood import start_of
 from ..types import Floats, Query
@@ -63,6 +64,8 @@ class Namer:
         prompt: What is read, with the query for `{query}`.
         query_tokens: Tokens read of a query, special ones and those of the prompt included.
         name_tokens: Tokens of a name; longer ones are cut, and may then be the same.
+        mention_first: Whether a mention is read once more, before all of the text: a small model finds it there more easily.
+            By default for models that are grown, as others were taught without.
 
     Raises:
         InvalidInput: If the prompt does not hold `{query}` once, or a number is not positive. From the first use, if the
@@ -77,7 +80,13 @@ class Namer:
     """
 
     def __init__(
-        self, model: LanguageModel, *, prompt: str = "{query}", query_tokens: int = 128, name_tokens: int = 32
+        self,
+        model: LanguageModel,
+        *,
+        prompt: str = "{query}",
+        query_tokens: int = 128,
+        name_tokens: int = 32,
+        mention_first: bool | None = None,
     ) -> None:
         if prompt.count("{query}") != 1:
             raise InvalidInput(
@@ -86,7 +95,7 @@ class Namer:
         if min(query_tokens, name_tokens) < 1:
             raise InvalidInput(f"query_tokens={query_tokens}, name_tokens={name_tokens}; give 1 or more of each")
         self.model, self.prompt = model, prompt
-        self.query_tokens, self.name_tokens = query_tokens, name_tokens
+        self.query_tokens, self.name_tokens, self.mention_first = query_tokens, name_tokens, mention_first
 
     def tuned(self, weights: Mapping[str, Floats]) -> Self:
         """The same with other values for some of the model's weights: see `LanguageModel.tuned`."""
@@ -116,7 +125,7 @@ class Namer:
         plain = self.model.tokens([f"{space}{text}" if (text := query.lstrip()) else text for query in queries], room)
         for query, ids in zip(queries, plain, strict=True):
             marked = Marked.of(query)
-            own = ids if marked is None else self._around(marked, room, space)
+            own = ids if marked is None else self._marked(marked, room, space)
             found.append([*whole.head, *own, *whole.tail] or [self.end])
         return found
 
@@ -128,6 +137,14 @@ class Namer:
             [token for token in ids if token not in special][: self.name_tokens]
             for ids in self.model.tokens(plain, self.name_tokens)
         ]
+
+    def _marked(self, marked: Marked, room: int, before: str) -> list[int]:
+        """A mention, maybe, and a mention with what is around it."""
+        if not self._whole.twice:
+            return self._around(marked, room, before)
+        own = self.model.tokens([f"{before}{marked.mention}"], room // 3)[0]
+        inside = " " if self.model.spaced else before
+        return [*own, *self._around(marked, room - len(own), inside)]
 
     def _around(self, marked: Marked, room: int, before: str) -> list[int]:
         """A mention with as much around it as there is room for, after what comes before it in the prompt."""
@@ -180,7 +197,10 @@ class Namer:
                 f"{len(before) + len(after)} tokens, special ones included; shorten it, or give more"
             )
         spare = (model.place(SPARE[0]), model.place(SPARE[1]))
-        return _Frame(before, after, bool(own[0]), start, end, special.union(start), spare)
+        twice = self.mention_first
+        if twice is None:
+            twice = model.grow is not None and not speaks(find_model(model.name))
+        return _Frame(before, after, bool(own[0]), start, end, special.union(start), spare, twice)
 
     @cached_property
     def _fingerprint(self) -> str:
@@ -201,3 +221,4 @@ class _Frame(NamedTuple):
     end: int
     special: set[int]  # no part of a name
     markers: tuple[int | None, int | None]
+    twice: bool  # whether mentions are read twice

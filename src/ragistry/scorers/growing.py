@@ -14,6 +14,8 @@ from ..models import MINILM, find_model, loading, quiet, read_json
 from ..storage import explained
 
 Growth: TypeAlias = Literal["causal", "seq2seq"]
+Layers: TypeAlias = int | Literal["half"] | None
+"""How many layers are taken; none: all."""
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "merges.txt")
 
 
@@ -23,6 +25,7 @@ def grow(
     *,
     kind: Growth = "causal",
     layers: int | None = None,
+    encoder_layers: Layers = None,
 ) -> Path:
     """Save a language model whose weights are those of a model that was none.
 
@@ -36,6 +39,8 @@ def grow(
         base: A name or folder of an encoder that transformers has as a language model too, such as BERT's.
         kind: See above.
         layers: How many of the layers the causal model or the decoder has, evenly chosen; all by default.
+        encoder_layers: How many the encoder of `seq2seq` has, the first ones; all by default. What the last layers of an
+            embedding model give says little of single words: its first half is better to repeat words from.
 
     Returns:
         The folder.
@@ -55,7 +60,7 @@ def grow(
     if kind not in get_args(Growth):
         raise InvalidInput(f"the kind {kind!r} is not known; use one of {', '.join(get_args(Growth))}")
     folder, target = find_model(os.fspath(base)), Path(path)
-    return saved(grown(folder, kind, layers), folder, target)
+    return saved(grown(folder, kind, layers, encoder_layers), folder, target)
 
 
 def saved(model: Any, folder: Path, target: Path) -> Path:
@@ -70,7 +75,7 @@ def saved(model: Any, folder: Path, target: Path) -> Path:
     return target
 
 
-def grown(folder: Path, kind: Growth = "causal", layers: int | None = None) -> Any:
+def grown(folder: Path, kind: Growth = "causal", layers: int | None = None, encoder_layers: Layers = None) -> Any:
     """The language model grown from the model in a folder; its own where it is one. See `grow`."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -79,6 +84,7 @@ def grown(folder: Path, kind: Growth = "causal", layers: int | None = None) -> A
         if kind == "seq2seq":
             both = _encoder_decoder(folder)
             _thin(both.decoder, layers)
+            _thin(both.encoder, encoder_layers, first=True)
             return both
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         config.is_decoder = True
@@ -138,15 +144,21 @@ def _start(model: nn.Module, missing: set[str]) -> None:
                 part.bias.zero_()
 
 
-def _thin(model: Any, layers: int | None) -> None:
-    """Leave some of a model's layers, evenly chosen, the last one among them; all where no number is given."""
+def _thin(model: Any, layers: Layers, first: bool = False) -> None:
+    """Leave some of a model's layers, the first or evenly chosen ones with the last; all where no number is given."""
     if layers is None:
         return
     held = getattr(getattr(model.base_model, "encoder", None), "layer", None)
     if held is None:
         raise InvalidInput(f"layers={layers}; those of {type(model).__name__} cannot be left out: give no number")
+    if layers == "half":
+        layers = max(1, len(held) // 2)
     if not 1 <= layers <= len(held):
         raise InvalidInput(f"layers={layers}; the model has {len(held)}, so 1 to {len(held)} are needed")
-    places = [round((i + 1) * len(held) / layers) - 1 for i in range(layers)]
+    places = [i if first else round((i + 1) * len(held) / layers) - 1 for i in range(layers)]
     model.base_model.encoder.layer = nn.ModuleList([held[place] for place in places])
     model.config.num_hidden_layers = layers
+    for number, layer in enumerate(model.base_model.encoder.layer):  # by which a layer finds its keys and values again
+        for part in layer.modules():
+            if hasattr(part, "layer_idx"):
+                part.layer_idx = number

@@ -22,7 +22,7 @@ from ..errors import InvalidInput, ModelNotFound
 from ..models import find_model, first_tokens, hash_model, load_tokenizer, native_bf16, special_tokens
 from ..types import Floats
 from ..workers import workers
-from .growing import Growth, grown, speaks
+from .growing import Growth, Layers, grown, speaks
 from .likelihood import (
     LOGITS,
     caching,
@@ -73,7 +73,7 @@ class LanguageModel:
         precision: `fp32`, `bf16`, or `auto`: bf16 where the processor has instructions for it.
         threads: Processor cores to use; as many as torch is set to use by default.
         grow: What to make of a model that is none of language, by `ragistry.scorers.growing.grow`; by default it is refused.
-        layers: Of what is grown: see there.
+        layers, encoder_layers: Of what is grown: see there.
 
     Raises:
         ModelNotFound: From the first use, if there is no such model.
@@ -93,11 +93,12 @@ class LanguageModel:
         threads: int | None = None,
         grow: Growth | None = None,
         layers: int | None = None,
+        encoder_layers: Layers = None,
     ) -> None:
         self.name = os.fspath(name)
         self.precision = precision
         self.threads = threads
-        self.grow, self.layers = grow, layers
+        self.grow, self.layers, self.encoder_layers = grow, layers, encoder_layers
         self.weights: Mapping[str, Floats] = {}
         self._lock = threading.RLock()
         self._model: Any = None
@@ -348,7 +349,7 @@ class LanguageModel:
         if grow is None:
             model = load_language_model(folder, self._dtype())
         else:
-            model = grown(folder, grow, self.layers).to(self._dtype())
+            model = grown(folder, grow, self.layers, self.encoder_layers).to(self._dtype())
         there = model.state_dict()
         for name, value in self.weights.items():
             if name not in there or tuple(there[name].shape) != value.shape:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -22,7 +23,12 @@ TELLING = 20
 LONGEST = 6
 """Words of a name that is looked for in texts."""
 _WORD = re.compile(r"\w+(?:['’.&-]\w+)*", re.UNICODE)
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n\s*\n")
 _LAST = re.compile(r"[.:/\\_]+")
+
+
+Linked: TypeAlias = tuple[str, Sequence[tuple[int, int, str]]]
+"""A text, and where mentions begin and end in it, with the names they mean."""
 
 
 class Pair(NamedTuple):
@@ -129,24 +135,61 @@ def mentions(documents: Sequence[Document], *, pairs: int, seed: int = 0) -> lis
         [Pair(query='He wrote a [START_ENT] sonnet [END_ENT] .', name='Sonnet')]
     """
     check_counts(pairs=pairs)
+    found = (
+        Pair(Marked(text[:start], text[start:end], text[end:]).query, name)
+        for text, spans in _linked(documents, seed)
+        for start, end, name in spans
+    )
+    return list(islice(found, pairs))
+
+
+def linked(documents: Sequence[Document], *, texts: int, seed: int = 0) -> list[Linked]:
+    """Sentences of documents' texts with all places where titles of others stand: what to learn linking from.
+
+    Args:
+        documents: Their titles are the names. Sentences without any count as well.
+        texts: At most so many, from documents drawn by chance.
+        seed: Of the draws.
+
+    Raises:
+        InvalidInput: If `texts` is not positive.
+
+    Example:
+        >>> documents = [Document("1", "A poem.", title="Sonnet"), Document("2", "He wrote a sonnet.", title="Shakespeare")]
+        >>> linked(documents, texts=5)[1]
+        ('He wrote a sonnet.', [(11, 17, 'Sonnet')])
+    """
+    check_counts(texts=texts)
+    found = list[Linked]()
+    for text, spans in _linked(documents, seed):
+        first = 0
+        for end in [*(match.end() for match in _SENTENCE.finditer(text)), len(text)]:
+            inside = [
+                (start - first, stop - first, name) for start, stop, name in spans if first <= start < stop <= end
+            ]
+            if text[first:end].strip():
+                found.append((text[first:end], inside))
+            first = end
+        if len(found) >= texts:
+            break
+    return found[:texts]
+
+
+def _linked(documents: Sequence[Document], seed: int) -> Iterator[Linked]:
+    """Texts of documents, in an order of chance, with where titles of others stand in them: the longest at each place."""
     known: dict[tuple[str, ...], str] = {}
     for document in documents:
         words = tuple(word.casefold() for word in _WORD.findall(document.title))
         if 0 < len(words) <= LONGEST and max(map(len, words)) > 3:
             known.setdefault(words, document.title)
-    found = list[Pair]()
     for row in np.random.default_rng(seed).permutation(len(documents)).tolist():
         text, title = documents[row].text, documents[row].title
         places = [(match.start(), match.end()) for match in _WORD.finditer(text)]
         words = tuple(text[start:end].casefold() for start, end in places)
-        at = 0
-        while at < len(words) and len(found) < pairs:
+        spans, at = list[tuple[int, int, str]](), 0
+        while at < len(words):
             sizes = [n for n in range(min(LONGEST, len(words) - at), 0, -1) if words[at : at + n] in known]
-            if not sizes:
-                at += 1
-                continue
-            name, start, end = known[words[at : at + sizes[0]]], places[at][0], places[at + sizes[0] - 1][1]
-            if name != title:
-                found.append(Pair(Marked(text[:start], text[start:end], text[end:]).query, name))
-            at += sizes[0]
-    return found
+            if sizes and (name := known[words[at : at + sizes[0]]]) != title:
+                spans.append((places[at][0], places[at + sizes[0] - 1][1], name))
+            at += sizes[0] if sizes else 1
+        yield text, spans

@@ -15,6 +15,7 @@ from ..errors import InvalidInput
 from ..evaluation.selection import Fit
 from ..registry import Lesson, Recipe
 from ..retrievers.generative import Generative
+from ..retrievers.markup import Markup
 from ..retrievers.namer import MARKERS, Namer
 from ..types import Document, Floats, Ints
 from .adapting import capped
@@ -22,12 +23,14 @@ from .crossfit import Candidate, Judge, Scores, crossfit
 from .folds import Fold, folds
 from .live import Tokens, changed
 from .losses.likelihood import Likelihood
-from .name_pairs import LONGEST, Pair, copies, mentions, passages
+from .name_pairs import LONGEST, Linked, Pair, copies, linked, mentions, passages
 from .samplers import Sampler
 from .speaking import Speaking
 from .teaching import relevance, report_of
 from .trainer import History, Point, Trainer
 
+Spoken: TypeAlias = tuple[Sequence[int], Sequence[int]]
+"""What a model reads, and what it is to write, as token ids."""
 Progress: TypeAlias = Callable[[Point], None] | None
 MISSED = np.float32(-1e9)
 """What a document gets that was not among the best."""
@@ -42,9 +45,10 @@ class Naming:
     copies: int = 20_000
     copy_rate: float = 2e-3
     made: int = 4000
+    links: int = 0
     epochs: int = 4
     rate: float = 1e-3
-    encoder: float = 0.1
+    encoder: float = 0.2
     size: int = 32
     smoothing: float = 0.1
     seed: int = 0
@@ -82,36 +86,49 @@ def names_of(document: Document, aliases: str) -> list[str]:
     ]
 
 
-def learn_names(
+def said(namer: Namer, pairs: Sequence[Pair]) -> list[Spoken]:
+    """What a model reads of each query, and what it is to write: the name with its end."""
+    prompts, names = namer.prompts([pair.query for pair in pairs]), namer.names([pair.name for pair in pairs])
+    targets = ([*namer.start[1:], *tokens, namer.end] for tokens in names)
+    return list(zip(prompts, targets, strict=True))
+
+
+def written(markup: Markup, texts: Sequence[Linked]) -> list[Spoken]:
+    """What a model reads of each text, and what it is to write: the text with its mentions marked and named.
+
+    Raises:
+        InvalidInput: If a text is too long, or mentions overlap: see `Markup.target`.
+    """
+    start = markup.namer.start[1:]
+    return [(markup.source(text), [*start, *markup.target(text, spans)]) for text, spans in texts]
+
+
+def learn(
     module: Speaking,
-    namer: Namer,
-    pairs: Sequence[Pair],
+    spoken: Sequence[Spoken],
     settings: Naming,
     *,
     epochs: int = 1,
     rate: float = 1e-3,
     progress: Progress = None,
 ) -> History:
-    """Teach a model to say the name of each pair, given its query, in place.
+    """Teach a model to write each target, given its prompt, in place.
 
     Args:
         module: Around the model.
-        namer: How queries and names become its tokens.
-        pairs: To learn from.
+        spoken: Token ids of prompts and targets, as `said` and `written` give them.
         settings: `size`, `smoothing`, `seed`, and `encoder`, the share of the rate at which an encoder learns: with 0 it
             stays as it is, and is passed without gradients.
-        epochs: How often each pair is seen.
+        epochs: How often each is seen.
         rate: The highest learning rate.
         progress: See `Trainer.fit`.
     """
-    if not pairs or not epochs:
+    if not spoken or not epochs:
         return History()
-    queries, names = [pair.query for pair in pairs], [pair.name for pair in pairs]
-    targets = [[*namer.start[1:], *tokens, namer.end] for tokens in namer.names(names)]
-    source = Tokens(targets, namer.prompts(queries))
+    source = Tokens([target for _, target in spoken], [prompt for prompt, _ in spoken])
     slower = _slower(module, settings.encoder)
     trainer = Trainer(epochs=epochs, rate=rate, warmup=0.05, looks=epochs, seed=settings.seed, slower=slower)
-    judged = csr_array(eye_array(len(pairs), format="csr", dtype=np.float32))
+    judged = csr_array(eye_array(len(spoken), format="csr", dtype=np.float32))
     sampler = Sampler(judged, negatives="in-batch", size=settings.size, seed=settings.seed)
     return trainer.fit(module, Likelihood(smoothing=settings.smoothing), sampler, source, progress=progress)
 
@@ -131,27 +148,27 @@ def _slower(module: Speaking, share: float) -> dict[str, float]:
 
 
 def stages(
-    namer: Namer, first: Sequence[Pair], then: Sequence[Sequence[Pair]], settings: Naming
+    model: Any, first: Sequence[Spoken], then: Sequence[Sequence[Spoken]], settings: Naming
 ) -> Iterator[tuple[dict[str, Floats], History]]:
     """The weights that teaching changes, by their names in the model, which stays as it is.
 
     Args:
-        namer: Around the model to begin with.
-        first: Pairs of the first stage, which is passed once, with the encoder as it is.
-        then: Several lists of pairs for the second stage; each goes on from the end of the first.
+        model: Of transformers, to begin with.
+        first: The first stage, which is passed once, with the encoder as it is.
+        then: Several second stages; each goes on from the end of the first.
         settings: How.
 
     Returns:
         For each of these lists the weights, and the history of the second stage.
     """
-    module = Speaking(namer.model.model)
+    module = Speaking(model)
     before = {name: value.clone() for name, value in module.language.state_dict().items()}
-    learn_names(module, namer, first, replace(settings, encoder=0.0), rate=settings.copy_rate)
+    learn(module, first, replace(settings, encoder=0.0), rate=settings.copy_rate)
     begun = {name: value.clone() for name, value in module.language.state_dict().items()}
-    for pairs in then:
+    for spoken in then:
         module = Speaking(module.language)  # its encoder open again
         module.language.load_state_dict(begun)
-        history = learn_names(module, namer, pairs, settings, epochs=settings.epochs, rate=settings.rate)
+        history = learn(module, spoken, settings, epochs=settings.epochs, rate=settings.rate)
         yield changed(module.language, before), history
 
 
@@ -180,18 +197,19 @@ def teach(
     matrix = relevance(queries, judged, ids)
     [fold] = [capped(fold) for fold in folds(matrix, queries, ids, 1)]
 
-    def given(some: Sequence[int]) -> list[Pair]:
-        return [
-            Pair(queries[row], names[id])
-            for row in some
-            for id, value in judged[queries[row]].items()
-            if value > 0 and names[id].strip()
-        ]
-
     base = retriever.tuned({}) if retriever.weights else retriever  # what was taught before knows what is held out
+    namer = base.namer
     first, made = lessons(documents, queries, retriever.aliases, settings)
-    then = [[*given(fold.train.tolist()), *made], [*given(range(len(queries))), *made]]
-    learning = stages(base.namer, first, then, settings)
+    texts = linked(documents, texts=settings.links, seed=settings.seed) if settings.links else []
+    also = [*said(namer, made), *written(Markup(namer), texts)]
+
+    def given(some: Sequence[int]) -> list[Spoken]:
+        every = ((queries[row], id, value) for row in some for id, value in judged[queries[row]].items())
+        own = [Pair(query, names[id]) for query, id, value in every if value > 0 and names[id].strip()]
+        return [*said(namer, own), *also]
+
+    then = [given(fold.train.tolist()), given(range(len(queries)))]
+    learning = stages(namer.model.model, said(namer, first), then, settings)
     found = dict[str, Recipe]()
 
     def propose(fold: Fold) -> Iterator[Candidate]:
