@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from copy import deepcopy
 from functools import cache
@@ -18,11 +19,12 @@ from ragistry.errors import InvalidInput
 from ragistry.retrievers import constrained as module
 from ragistry.retrievers.constrained import ConstrainedSearch, Hypothesis, marginalise
 from ragistry.retrievers.trie import Trie
+from ragistry.retrievers.walking import likely
 
 V, END, START = 24, 1, 2
 CLOSE = 1e-4
 PROMPTS = [[5, 6, 7, 8, 1], [9], [10, 3, 3, 11, 12, 13, 4, 4], [22, 21], [5, 6, 7, 8, 2]]
-KINDS = ("t5", "bart", "llama", "gpt2", "bloom")
+KINDS = ("t5", "bart", "bert", "llama", "gpt2", "bloom")
 every_model = pytest.mark.parametrize("kind", KINDS)
 quick = settings(deadline=None, max_examples=8)
 
@@ -45,6 +47,11 @@ def tiny(kind: str) -> Any:
                  {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32}),
         "bloom": (transformers.BloomConfig, transformers.BloomForCausalLM, {"hidden_size": 16, "n_layer": 2, "n_head": 2}),
     }  # fmt: skip
+    if kind == "bert":  # two models in one, as those grown from embedding models are
+        part = heads | {"vocab_size": V, "intermediate_size": 32, "max_position_embeddings": 32, "pad_token_id": 0}
+        parts = [transformers.BertConfig(**part), transformers.BertConfig(**part)]
+        whole = transformers.EncoderDecoderConfig.from_encoder_decoder_configs(*parts, decoder_start_token_id=START)
+        made[kind] = (lambda **_: whole, lambda config: transformers.EncoderDecoderModel(config=config), {})
     config, model, own = made[kind]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -134,6 +141,105 @@ def test_giving_beams_up_changes_nothing(kind: str, alpha: float) -> None:
         kept = search.search(PROMPTS, trie_of(names), 1000)  # so many that no beam is given up
         for some, every in zip(search.search(PROMPTS, trie_of(names), k), kept, strict=True):
             assert [h.tokens for h in some] == [h.tokens for h in every[:k]]
+
+
+@every_model
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_scoring_the_last_few_names_finds_no_worse_ones(kind: str, alpha: float) -> None:
+    model, names = tiny(kind), drawn(60, seed=4)
+    plain = ConstrainedSearch(model, beams=3, few=0, length_penalty=alpha).search(PROMPTS, trie_of(names))
+    for few in (3, 8, 25):
+        search = ConstrainedSearch(model, beams=3, few=few, length_penalty=alpha)
+        for prompt, some, found in zip(PROMPTS, plain, search.search(PROMPTS, trie_of(names)), strict=True):
+            for beam, hypothesis in itertools.zip_longest(some, found):
+                assert beam is None or hypothesis.score > beam.score - CLOSE
+                name = list(hypothesis.tokens[:-1])
+                assert abs(hypothesis.log_probability - said(model, prompt, name)) < CLOSE
+            if few == 3:  # as many as there are beams
+                assert [h.tokens for h in found] == [h.tokens for h in some]
+
+
+@every_model
+def test_the_names_below_the_last_beam_are_all_scored(kind: str) -> None:
+    model = tiny(kind)
+    names = [
+        [first, *rest] for first in range(5, 9) for rest in ([9], [9, 10], [11, 12, 13], [14, 4, 5], [14, 4, 6, 7])
+    ]
+    for prompt in PROMPTS:
+        less = ConstrainedSearch(model, beams=1, few=4).search([prompt], trie_of(names), 10)[0]
+        assert len(less) < 5
+        beam = less[0].tokens[0]
+        found = ConstrainedSearch(model, beams=1, few=5).search([prompt], trie_of(names), 10)[0]
+        same(found, ranking(model, prompt, [name for name in names if name[0] == beam]), names)
+
+
+@every_model
+def test_fewer_beams_than_names_leave_no_name_out_where_all_are_scored(kind: str) -> None:
+    model, names = tiny(kind), drawn(25, seed=6)
+    whole = ConstrainedSearch(model, beams=2, few=0).exhaustive(PROMPTS[:2], trie_of(names), 100)
+    found = ConstrainedSearch(model, beams=2, few=25).search(PROMPTS[:2], trie_of(names), 100)
+    for prompt, one, other in zip(PROMPTS[:2], found, whole, strict=True):
+        expected = ranking(model, prompt, names)
+        same(one, expected, names)
+        same(other, expected, names)
+
+
+@every_model
+@pytest.mark.parametrize("few", [6, 20, 1000])
+def test_reading_names_at_once_or_by_token_is_the_same(kind: str, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, trie = tiny(kind), trie_of(drawn(60, seed=5))
+    trie.add([[6, 7, 8, 9, 10, 11, 12, token] for token in (13, 14)], [100, 101])
+    found = []
+    for cost in (-(10**6), 0, 5, 10**6):
+        monkeypatch.setattr(module, "CALL", cost)
+        found.append(ConstrainedSearch(model, beams=5, few=few).search(PROMPTS, trie, 20))
+    for some in found[1:]:
+        for one, other in zip(found[0], some, strict=True):
+            assert [h.tokens for h in one] == [h.tokens for h in other]
+            assert [h.numbers for h in one] == [h.numbers for h in other]
+            assert np.allclose([h.score for h in one], [h.score for h in other], atol=CLOSE)
+
+
+@pytest.mark.parametrize("kind", ["bart", "llama"])
+def test_names_that_no_other_can_follow_take_one_call(kind: str) -> None:
+    model, calls = tiny(kind), list[int]()
+    chains = trie_of([[token, *range(5, 12)] for token in range(12, 22)])
+    hook = model.register_forward_hook(lambda *_: calls.append(1))
+    for few, expected in ((0, 9), (4, 2), (16, 2)):
+        calls.clear()
+        found = ConstrainedSearch(model, beams=4, few=few).search(PROMPTS[:1], chains)[0]
+        assert len(calls) == expected
+        assert len(found) == 4
+    hook.remove()
+
+
+@quick
+@given(
+    st.lists(st.lists(st.sampled_from((-math.inf, -1.0, 0.0, 0.5, 2.0, math.nan)), min_size=9, max_size=9), min_size=1),
+    st.data(),
+)
+def test_the_likely_tokens_of_rows(values: list[list[float]], data: st.DataObject) -> None:
+    logits = np.array(values, np.float32)
+    own = [sorted(data.draw(st.sets(st.integers(0, 8)))) for _ in values]
+    most = [data.draw(st.sampled_from((1, 2, 3, 2**31 - 1))) for _ in values]
+    end = data.draw(st.integers(0, 8))
+    expected, first = list[int](), 0
+    for row, tokens, count in zip(values, own, most, strict=True):
+        ranks = sorted((row[token] for token in tokens if token != end and row[token] == row[token]), reverse=True)
+        least = -math.inf if len(tokens) <= count or len(ranks) < count else ranks[count - 1]
+        places = enumerate(tokens)
+        expected += [first + place for place, token in places if token == end or not row[token] < least]
+        first += len(tokens)
+    offsets, ends = np.cumsum([0, *map(len, own)]), np.full(len(own), end)
+    flat = np.array([token for tokens in own for token in tokens], np.int64)
+    assert likely(logits, flat, offsets, np.array(most), ends).tolist() == expected
+
+
+def test_a_cache_that_stays_empty_is_refused() -> None:
+    model = deepcopy(tiny("bert"))
+    model.decoder.base_model.encoder.layer[0].attention.self.layer_idx = 1  # as if the first had been taken out
+    with pytest.raises(InvalidInput, match="keeps no cache"):
+        ConstrainedSearch(model).search(PROMPTS, trie_of(drawn(30)))
 
 
 @every_model

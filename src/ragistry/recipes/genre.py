@@ -37,7 +37,7 @@ class GENRERecipe(Recipe):
     length_penalty: Annotated[
         float, Field(ge=0, description="exponent of a name's length that divides its log-probability; 0: none")
     ] = 0.0
-    few: Annotated[int, Field(ge=0, description="up to so many names are all scored, without beams")] = 64
+    few: Annotated[int, Field(ge=0, description="where so many names are left, or fewer, all are scored")] = 16
     query_tokens: Annotated[int, Field(gt=0, description="of a query that are read, those of the prompt included")] = (
         128
     )

@@ -25,7 +25,7 @@ Done: TypeAlias = tuple[float, tuple[int, ...], float, int]
 """A finished name: its score negated, tokens, log-probability and node."""
 
 CHUNK = 1 << 25  # logits that are held at once when names are scored in full
-CALL = 32  # tokens that a model reads in the time that it takes to begin
+CALL = 16  # tokens, one from each beam or several of a name, that a model reads in the time that each call costs anyway
 WIDE = 1024  # of so many candidates those that cannot be among the best are put aside before sorting
 
 
@@ -40,7 +40,7 @@ class Hypothesis(NamedTuple):
 
 
 class ConstrainedSearch:
-    """Leads a model along the names of a trie: a beam search, or all names at once where there are few.
+    """Leads a model along the names of a trie: a beam search, until so few names are left that all of them are scored.
 
     Log-probabilities are the model's own, normalised over its whole vocabulary: a name's does not depend on which other
     names there are, on the batch or on padding (up to rounding). A name of probability zero is never returned. With at least
@@ -51,7 +51,8 @@ class ConstrainedSearch:
         beams: Unfinished names followed for each query. Finished ones take no place among them.
         length_penalty: Exponent of the length, in tokens with the end, that divides log-probabilities. 0 ranks by
             probability, as the paper's equation does; its released code divides by the length (1), mGENRE by the root (0.5).
-        few: Up to so many names are scored in full, without beams.
+        few: Where at most so many names can still follow a query's beams, or there are no more from the start, every one is
+            scored, however many beams there are. No more than there are beams change no result, more find better ones.
         batch: Queries at once.
         start: What a decoder beside an encoder reads before the name; the model's `decoder_start_token_id` by default.
 
@@ -69,7 +70,8 @@ class ConstrainedSearch:
         [(10,), (11,)]
 
     Source: GENRE, arXiv:2010.00904 (2021), section 3. Deviations: finished names leave their beam to others, and beams that
-    cannot win any more are given up, which changes no result; few names are not searched but scored.
+    cannot win any more are given up, which changes no result. The last few names are all scored, so that what is found is as
+    good or better, and read several tokens at a time where that is cheaper: most nodes of a trie have one child.
     """
 
     def __init__(
@@ -202,35 +204,37 @@ def marginalise(hypotheses: Sequence[Hypothesis]) -> list[tuple[int, float]]:
 
 
 def _read(run: Decoding, rows: Ints, names: Ints, most: int) -> Doubles:
-    """The log-probability of each name [n, longest], filled up with -1, without its first token, going on from rows."""
-    total, lengths = np.zeros(len(rows)), np.count_nonzero(names >= 0, axis=1)
-    order, size = np.argsort(lengths, kind="stable"), max(1, most // names.shape[1])
-    for first in range(0, len(order), size):
-        some = order[first : first + size]
-        width = lengths[some[-1]] - 1
-        logits = (run if first + size >= len(order) else run.branch()).go(
-            rows[some], np.maximum(names[some, :width], 0)
+    """The log-probability of each name without its first token, going on from rows.
+
+    Names come shortest first, [n, longest] filled up with -1; `most` logits of a token each are held at once.
+    """
+    total, lengths, size = np.zeros(len(rows)), np.count_nonzero(names >= 0, axis=1), max(1, most // names.shape[1])
+    for first in range(0, len(rows), size):
+        last = min(first + size, len(rows))
+        width = lengths[last - 1] - 1
+        logits = (run if last == len(rows) else run.branch()).go(
+            rows[first:last], np.maximum(names[first:last, :width], 0)
         )
-        said = names[some, 1 : width + 1].ravel()
+        said = names[first:last, 1 : width + 1].ravel()
         places = np.flatnonzero(said >= 0)
         gained = log_probabilities(logits.flatten(0, 1), places, said[places])
-        total[some] = np.bincount(places // width, gained, len(some))
+        total[first:last] = np.bincount(places // width, gained, last - first)
     return total
 
 
 class _Rest(NamedTuple):
-    """What may still follow rows up to the end of names, where those of a query are few."""
+    """What may still follow rows up to the end of names, where those of every query are few."""
 
-    short: Bools  # of each query, whether they are
+    short: Bools  # of each query, whether they are; if of any they are not, the rest means nothing
     rows: Ints
-    tokens: Ints  # [n, longest], filled up with -1
+    tokens: Ints  # shortest first, [n, longest], filled up with -1
     nodes: Ints  # at which the names end
     together: float  # what it costs to read them all at once, in tokens, padding included
     apart: float  # and one token after the other
 
 
 def _below(tries: Sequence[Trie], query: Ints, ends: Ints, offered: Children, few: float) -> _Rest:
-    """The names below rows, of which `offered` are the children; a query with more than `few` is left out."""
+    """The names below rows, of which `offered` are the children; those of a query with more than `few` are not followed."""
     short = np.bincount(query, np.diff(offered.offsets), len(ends)) <= few
     rows, said, ended = np.arange(len(query)), np.zeros((len(query), 0), np.int64), np.zeros(len(ends), np.int64)
     found, apart = [(rows[:0], said[:0], rows[:0])], 0.0
@@ -248,8 +252,7 @@ def _below(tries: Sequence[Trie], query: Ints, ends: Ints, offered: Children, fe
     width = said.shape[1]
     wide = [np.pad(tokens, ((0, 0), (0, width - tokens.shape[1])), constant_values=-1) for _, tokens, _ in found]
     rows, nodes = np.concatenate([part for part, *_ in found]), np.concatenate([part for *_, part in found])
-    keep = np.flatnonzero(short[query[rows]])
-    return _Rest(short, rows[keep], np.concatenate(wide)[keep], nodes[keep], CALL + len(keep) * width, apart)
+    return _Rest(short, rows, np.concatenate(wide), nodes, CALL + len(rows) * width, apart)
 
 
 def _rows(found: Children) -> Ints:

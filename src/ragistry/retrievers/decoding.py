@@ -115,7 +115,7 @@ class Decoding:
             **{key: v for key, v in given.items() if key in self.taken}, use_cache=True, return_dict=True
         )
         self.cache = getattr(answer, name, None)
-        if not hasattr(self.cache, "reorder_cache"):
+        if not hasattr(self.cache, "reorder_cache") or not self.cache.get_seq_length():
             kind = type(self.model).__name__
             raise InvalidInput(
                 f"{kind} keeps no cache that beams can share; use another model, or a newer transformers"

@@ -65,7 +65,7 @@ class Generative:
         *,
         beams: int = 10,
         length_penalty: float = 0.0,
-        few: int = 64,
+        few: int = 16,
         batch: int = 16,
         aliases: str = "aliases",
     ) -> None:

@@ -168,7 +168,7 @@ class MarkupSearch:
             later = min((end for end in ends if end > place), default=None)
             own = [] if later is None else [replace(beam, place=later, due=tuple(part.ids[place:later]))]
             if place in ends:
-                named = at
+                named = at + len(self.between)
                 own.append(replace(beam, names=ends[place], node=0, named=named, due=self.between))
             return own
         if place == len(part.ids):

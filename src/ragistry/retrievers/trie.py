@@ -153,7 +153,7 @@ class _Segment:
         found: Ints = self.low[nodes] + (self.steps.searchsorted(nodes, "right") << 8)
         return found
 
-    def children(self, nodes: Ints) -> Children:
+    def children(self, nodes: Sequence[int] | Ints) -> Children:
         opened, asked = _ALL if self.open is None else self.open, np.ascontiguousarray(nodes, np.int64)
         return Children(*walking.children(self.tokens, self.low, self.steps, opened, asked))
 
@@ -297,9 +297,9 @@ class Trie:
 
     def children(self, nodes: Sequence[int] | Ints) -> Children:
         """What may follow each of several nodes, in any order; a number that is no node is refused."""
+        if len(self._segments) == 1 and len((found := self._segments[0].children(nodes)).offsets):
+            return found
         nodes = self._checked(nodes)
-        if len(self._segments) == 1:
-            return self._segments[0].children(nodes)
         whole = Children(_NONE, _NONE, np.zeros(len(nodes) + 1, np.int64))
         for segment, part, radix in self._parts(nodes):
             tokens, kids, offsets = segment.children(part)

@@ -14,10 +14,13 @@ _Children = types.Tuple((int64[::1], int64[::1], int64[::1]))
 
 @compiled([_Children(tokens, U8, I64, B1, I64) for tokens in (readonly(types.uint16), I32)])
 def children(tokens: Any, low: Any, steps: Any, opened: Any, nodes: Any) -> Any:
-    """The tokens after each node, the nodes they lead to, and their offsets: open ones only, or all if none is given."""
+    """The tokens after each node, the nodes they lead to, and their offsets: open ones only, or all if none is given. No
+    offsets at all if there is no such node: checked here, where it costs least."""
     begins, offsets = np.empty(len(nodes), np.int64), np.zeros(len(nodes) + 1, np.int64)
     for i in range(len(nodes)):
         node = nodes[i]
+        if node < 0 or node >= len(low) - 1:
+            return begins[:0], begins[:0], begins[:0]
         step = np.searchsorted(steps, node, "right")
         begins[i] = low[node] + (step << 8)
         while step < len(steps) and steps[step] <= node + 1:
