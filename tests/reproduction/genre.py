@@ -57,11 +57,12 @@ TRAIN = (
     "el-spotlight",
 )
 TEST = "el-aquaint"
-MATCH, BM25, DENSE, ADDER, GENRE, FUSED = (
+MATCH, BM25, DENSE, ADDER, BOTH, GENRE, FUSED = (
     "mention match",
     "BM25",
     "MiniLM",
     "MiniLM + ADDER",
+    "BM25 + MiniLM",
     "generative",
     "generative + BM25 + MiniLM",
 )
@@ -250,7 +251,23 @@ def plain(part: str, documents: Sequence[Document], choose: Asked, test: Asked, 
             retriever.add(documents)
             made[WHOLE[arm]] = retriever
             rows.append(Row(part, WHOLE[arm], 0, *answered(retriever, test)))
+    words, dense = (Remembered(made.get(WHOLE[arm], made[arm])) for arm in (BM25, DENSE))
+    label, both = added({}, words, dense, choose)
+    rows.append(Row(part, BOTH, 0, *answered(both, test), 0.0, label))
     return rows, made
+
+
+def added(others: Mapping[str, Any], words: Any, dense: Any, choose: Asked) -> tuple[str, Fuse]:
+    """Others with BM25 and MiniLM, in the shares of these that do best."""
+    sums = {}
+    for first, second in product(SHARES, SHARES):
+        weights = dict.fromkeys(others, 1.0) | {"words": first, "dense": second}
+        if sum(weights.values()):
+            members = {**others, "words": words, "dense": dense}
+            label = f"weights {', '.join(f'{value:g}' for value in weights.values())}"
+            sums[label] = Fuse(members, weights, missing="minimum", depth=50)
+    chosen = best(sums, choose)
+    return chosen, sums[chosen]
 
 
 def generative(part: str, data: Any, others: Mapping[str, Any], seed: int) -> list[Row]:
@@ -263,13 +280,8 @@ def generative(part: str, data: Any, others: Mapping[str, Any], seed: int) -> li
     rows = [Row(part, GENRE, seed, *answered(one, test), seconds, chosen)]
     words, dense = (Remembered(others.get(WHOLE[arm], others[arm])) for arm in (BM25, DENSE))
     names = Remembered(one)
-    sums = {}
-    for first, second in product(SHARES, SHARES):
-        weights = {"names": 1.0, "words": first, "dense": second}
-        members = {"names": names, "words": words, "dense": dense}
-        sums[f"weights 1, {first}, {second}"] = Fuse(members, weights, missing="minimum", depth=50)
-    label = best(sums, choose)
-    rows.append(Row(part, FUSED, seed, *answered(sums[label], test), 0.0, label))
+    label, fused = added({"names": names}, words, dense, choose)
+    rows.append(Row(part, FUSED, seed, *answered(fused, test), 0.0, label))
     if part == "entities":
         near = [words.search(list(test.queries), CANDIDATES), dense.search(list(test.queries), CANDIDATES)]
         among = [sorted({*a.ids, *b.ids}) for a, b in zip(*near, strict=True)]
@@ -296,12 +308,12 @@ def written(rows: Sequence[Row], notes: Sequence[str]) -> str:
         "# Documents found by their names, measured",
         "",
         "Written by `tests/reproduction/genre.py`, whose first lines say what is compared. Accuracy: percent of the test",
-        "queries whose first answer is right, means over seeds (in brackets, of training). `+` and `-`: better or worse at",
+        "queries whose first answer is right, means over seeds of training. `+` and `-`: better or worse at",
         "p < 0.05 (paired randomisation) than `m` mention match, `d` MiniLM (over whole documents where there are such).",
         "",
         f"Machine: {platform.processor() or platform.machine()}, torch {torch.__version__}.",
     ]
-    order = [MATCH, BM25, DENSE, ADDER, *WHOLE.values(), GENRE, FUSED, AMONG.format(DENSE), AMONG.format(GENRE)]
+    order = [MATCH, BM25, DENSE, ADDER, *WHOLE.values(), BOTH, GENRE, FUSED, AMONG.format(DENSE), AMONG.format(GENRE)]
     for part in dict.fromkeys(row.part for row in rows):
         own = {arm: [row for row in rows if (row.part, row.arm) == (part, arm)] for arm in order}
         count = len(next(row for row in rows if row.part == part).values)
