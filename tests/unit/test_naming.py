@@ -293,3 +293,20 @@ def test_a_decoder_of_some_layers_goes_on_as_it_reads_all_at_once(folders: dict[
         first = model(input_ids=given, decoder_input_ids=said[:, :2], use_cache=True)
         rest = model(input_ids=given, decoder_input_ids=said[:, 2:], **caching(model, first.past_key_values)).logits
     assert torch.allclose(torch.cat((first.logits, rest), 1), whole, atol=1e-5)
+
+
+def test_what_cannot_be_written_is_left_out(namer: Namer) -> None:
+    long = "cat " * 300
+    found = written(Markup(namer), [(long, []), ("the cat", [(4, 7, "sonnet")]), ("the cat", [(4, 7, "\x00")])])
+    assert len(found) == 1
+    assert [len(prompt) for prompt, _ in said(namer, [Pair("cat", "\x00"), Pair("cat", "dog")])] == [3]
+
+
+def test_fit_may_teach_links(folders: dict[str, Path], tmp_path: Path) -> None:
+    spec = {"name": "genre", "model": str(folders["bert"]), "query_tokens": 24, "name_tokens": 8, "layers": 1}
+    texts = [f"the {other} sat. {'cat ' * (300 if i == 0 else 1)}" for i, other in enumerate(SUBJECTS[::-1])]
+    with Collection.create(tmp_path / "docs", create(spec, **(FAST | {"links": 20, "epochs": 2}))) as docs:
+        docs.add([Document(f"d{i}", texts[i], subject) for i, subject in enumerate(SUBJECTS)])
+        docs.fit(GIVEN, goal="seen")
+        links = Linker(docs.retriever()).link("the sonnet sat on a mat")  # type: ignore[arg-type]
+        assert all(0 <= link.start < link.end <= 23 and link.ids for link in links)

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import InvalidInput
-from ..models import quiet
+from ..models import put_weights, quiet
 from ..types import Floats
 from .backbones import Backbone, Loaded
 from .steps.token_bridge import MaskedLMHead
@@ -57,14 +56,7 @@ class Tuned(Backbone):
         with self._tuning:
             if dtype not in self._tuned:
                 model = copy.deepcopy(found.model)
-                there = model.state_dict()
-                for name, value in self.weights.items():
-                    if name not in there or tuple(there[name].shape) != value.shape:
-                        raise InvalidInput(
-                            f"a tuned weight {name!r} of shape {value.shape} does not fit the model {self.name!r}; use the "
-                            "model that was tuned"
-                        )
-                    there[name].copy_(torch.from_numpy(np.array(value)))
+                put_weights(model, self.weights, self.name)
                 self._tuned[dtype] = model
         return Loaded(self._tuned[dtype], found.tokenizer, found.max_length, found.padding)
 

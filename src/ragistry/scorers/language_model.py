@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ..errors import InvalidInput, ModelNotFound
-from ..models import find_model, first_tokens, hash_model, load_tokenizer, native_bf16, special_tokens
+from ..models import find_model, first_tokens, hash_model, load_tokenizer, native_bf16, put_weights, special_tokens
 from ..types import Floats
 from ..workers import workers
 from .growing import Growth, Layers, grown, speaks
@@ -350,14 +350,7 @@ class LanguageModel:
             model = load_language_model(folder, self._dtype())
         else:
             model = grown(folder, grow, self.layers, self.encoder_layers).to(self._dtype())
-        there = model.state_dict()
-        for name, value in self.weights.items():
-            if name not in there or tuple(there[name].shape) != value.shape:
-                raise InvalidInput(
-                    f"a tuned weight {name!r} of shape {value.shape} does not fit the model {self.name!r}; use the model "
-                    "that was tuned"
-                )
-            there[name].copy_(torch.from_numpy(np.array(value)))
+        put_weights(model, self.weights, self.name)
         return model
 
     def _loaded(self) -> tuple[Any, Tokenizer]:

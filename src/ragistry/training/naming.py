@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from time import perf_counter
@@ -87,20 +88,25 @@ def names_of(document: Document, aliases: str) -> list[str]:
 
 
 def said(namer: Namer, pairs: Sequence[Pair]) -> list[Spoken]:
-    """What a model reads of each query, and what it is to write: the name with its end."""
+    """What a model reads of each query, and what it is to write: the name with its end; not of names without a token."""
     prompts, names = namer.prompts([pair.query for pair in pairs]), namer.names([pair.name for pair in pairs])
-    targets = ([*namer.start[1:], *tokens, namer.end] for tokens in names)
-    return list(zip(prompts, targets, strict=True))
+    return [
+        (prompt, [*namer.start[1:], *tokens, namer.end])
+        for prompt, tokens in zip(prompts, names, strict=True)
+        if tokens
+    ]
 
 
 def written(markup: Markup, texts: Sequence[Linked]) -> list[Spoken]:
     """What a model reads of each text, and what it is to write: the text with its mentions marked and named.
 
-    Raises:
-        InvalidInput: If a text is too long, or mentions overlap: see `Markup.target`.
+    Texts that are too long for the model, or cannot be written (see `Markup.target`), are left out.
     """
-    start = markup.namer.start[1:]
-    return [(markup.source(text), [*start, *markup.target(text, spans)]) for text, spans in texts]
+    found = list[Spoken]()
+    for text, spans in texts:
+        with suppress(InvalidInput):
+            found.append((markup.source(text), [*markup.namer.start[1:], *markup.target(text, spans)]))
+    return found
 
 
 def learn(
@@ -210,23 +216,27 @@ def teach(
 
     then = [given(fold.train.tolist()), given(range(len(queries)))]
     learning = stages(namer.model.model, said(namer, first), then, settings)
-    found = dict[str, Recipe]()
+    found = dict[str, tuple[Recipe, float]]()
 
     def propose(fold: Fold) -> Iterator[Candidate]:
         tuned = base.tuned(next(learning)[0])
-        for other, variant in [(recipe, tuned), *recipe.variants(tuned)]:
-            label = f"names, {settings.epochs} epochs, length penalty {getattr(variant, 'length_penalty', 0):g}"
-            found[label] = other
+        variants: list[tuple[Recipe, Any]] = [(recipe, tuned), *recipe.variants(tuned)]
+        for other, variant in variants:
+            penalty = variant.length_penalty
+            label = f"names, {settings.epochs} epochs, length penalty {penalty:g}"
+            found[label] = other, penalty
             yield Candidate(label, {}, _scores(variant, queries, place))
         if lesson.progress is not None:
             lesson.progress(1)
 
-    judge, goal = Judge(matrix, ids, lesson.measure), lesson.goal
-    choice = crossfit(judge, [fold], _scores(base, queries, place), propose, goal)  # type: ignore[arg-type]
-    taught, history, chosen = retriever, History(), found.get(choice.label, recipe)
+    goal: Any = lesson.goal
+    judge = Judge(matrix, ids, lesson.measure)
+    choice = crossfit(judge, [fold], _scores(base, queries, place), propose, goal)
+    taught, history, chosen = retriever, History(), recipe
     if choice.label:
         weights, history = next(learning)
-        taught = base.tuned(weights).penalised(chosen.length_penalty)  # type: ignore[attr-defined]
+        chosen, penalty = found[choice.label]
+        taught = base.tuned(weights).penalised(penalty)
         taught.recipe = chosen
     fit = report_of(choice, chosen, lesson, len(queries), choice.label, history.to_json())
     return taught, replace(fit, seconds=round(perf_counter() - began, 2))
