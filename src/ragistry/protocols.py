@@ -19,7 +19,7 @@ from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from .types import Among, Document, Floats, Item, Kind, Query, Ranking, Role, Vectors
+from .types import Among, Document, Floats, Hit, Item, Kind, Query, Ranking, Role, Vectors
 
 State: TypeAlias = dict[str, Any]
 """What JSON can hold: the part of an object's state that goes into the manifest."""
@@ -126,6 +126,16 @@ class Reading(Protocol):
 
         A fork reads from the same until it is told otherwise, which leaves its original as it was.
         """
+
+
+@runtime_checkable
+class Searchable(Protocol):
+    """What applications search: a `Collection`, or a store of someone else's (`ragistry.borrowed`)."""
+
+    def search_many(
+        self, queries: Sequence[Query], k: int = 10, *, where: Mapping[str, Any] | None = None
+    ) -> list[list[Hit]]:
+        """The best `k` documents for each query, among those that pass the filter."""
 
 
 @runtime_checkable

@@ -1,0 +1,1 @@
+"""Ragistry in the Model Context Protocol."""
