@@ -139,6 +139,26 @@ class Searchable(Protocol):
 
 
 @runtime_checkable
+class Source(Protocol):
+    """A vector store of someone else's, of which only reading is asked."""
+
+    def near(self, vector: Floats, k: int, where: Any = None) -> list[Hit]:
+        """The nearest `k` to a vector float32 [d], best first; `where` is a filter in the store's own language, or none.
+
+        The order is what counts: a store that tells no scores may give 1 / rank.
+        """
+
+    async def anear(self, vector: Floats, k: int, where: Any = None) -> list[Hit]:
+        """The same, the event loop running on meanwhile."""
+
+    def get(self, ids: Sequence[str]) -> list[Document]:
+        """Those of the documents that the store can give by id, as they were given to the model that made its vectors.
+
+        They serve to have vectors made again, of a few; so `text` is all that was encoded, and there is no `title`.
+        """
+
+
+@runtime_checkable
 class Scorer(Protocol):
     """Scores documents given the query text."""
 
