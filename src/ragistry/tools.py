@@ -316,13 +316,12 @@ def _shares(lengths: Sequence[int], characters: int) -> list[int]:
 
 
 def _found(hit: Hit, share: int) -> Found:
-    text = hit.text if len(hit.text) <= share else hit.text[: max(share - 1, 0)].rstrip() + "…"
+    text = hit.text if len(hit.text) <= share else hit.text[: share - 1].rstrip() + "…" if share else ""
     metadata, left = {}, _METADATA
     for key, value in hit.metadata.items():
-        left -= len(encode({key: value}))
-        if left < 0:
-            break
-        metadata[key] = value
+        size = len(encode({key: value}))
+        if size <= left:
+            metadata[key], left = value, left - size
     cut = text != hit.text or len(metadata) < len(hit.metadata)
     return Found(id=hit.id, score=hit.score, title=hit.title[:300], text=text, metadata=metadata, shortened=cut)
 
