@@ -16,15 +16,16 @@ import ragistry
 
 ROOT = Path(__file__).parents[2]
 SOURCE = Path(ragistry.__file__).parent
-FILES = sorted(SOURCE.rglob("*.py"))
+ADAPTERS = ROOT / "integrations"
+FILES = sorted([*SOURCE.rglob("*.py"), *ADAPTERS.rglob("*.py")])
 HEAVY = {
     "torch", "transformers", "faiss", "numba", "langchain", "langchain_core", "llama_index", "mcp", "peft",
-    "httpx", "tenacity", "matplotlib",
+    "httpx", "tenacity", "matplotlib", "dspy", "haystack", "ragistry_mcp",
 }  # fmt: skip
 PICKLING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 LINES = 400
 
-every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SOURCE).as_posix())
+every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 
 
 def loaded_after(code: str) -> set[str]:

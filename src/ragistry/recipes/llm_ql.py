@@ -81,6 +81,7 @@ class LLMQLRecipe(EmbeddingRecipe):
 
     def build(self) -> Retriever:
         """A searcher over embeddings whose model can be trained."""
+        require("torch", "dense")
         from ..retrievers.retrained import Retrained
 
         return Retrained(self.encoder(), self.empty)
