@@ -62,6 +62,9 @@ class Borrowed:
         InvalidInput: If the source cannot be read, the encoder is not dense, or it changes documents' vectors too.
     """
 
+    foreign_filters = True
+    """Filters are in the store's own language: no model writes them, and no two can be joined."""
+
     def __init__(self, source: Source, encoder: Encoder, *, where: Any = None) -> None:
         if isinstance(encoder, Projected) and "document" in encoder.projection.arrays:
             raise InvalidInput(

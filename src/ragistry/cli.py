@@ -21,6 +21,7 @@ import typer
 from rich.text import Text
 
 from . import __version__
+from .answering import serve
 from .comparing import compare
 from .console import (
     Bar,
@@ -275,6 +276,7 @@ def evaluate(
 
 app.command()(compare)
 app.command()(fit)
+app.command()(serve)
 
 
 @app.command()

@@ -125,6 +125,7 @@ class SearchTool:
         where: A filter that every search is held to, such as a tenant's; the model neither sees nor changes it.
         k: How many hits if the model does not say.
         fields: Metadata fields that the model may filter by, with what they hold; `None` allows any, an empty mapping none.
+            None are allowed where filters are in a store's own language (`ragistry.borrowed`).
         characters: The most that the texts of one result take; what is cut says so.
 
     Raises:
@@ -138,7 +139,7 @@ class SearchTool:
         *,
         name: str = "search",
         description: str = DESCRIPTION,
-        where: Mapping[str, Any] | None = None,
+        where: Any = None,
         k: int = 5,
         fields: Mapping[str, str] | None = None,
         characters: int = CHARACTERS,
@@ -152,15 +153,14 @@ class SearchTool:
             raise InvalidInput(f"k={k}; from 1 to {MOST} is needed")
         if characters < 1:
             raise InvalidInput(f"characters={characters}; at least 1 is needed")
-        self.collection = collection
+        self.collection, self._foreign = collection, bool(getattr(collection, "foreign_filters", False))
+        fields = {} if self._foreign else fields
         self.name, self.description = name, description
         self.fixed, self.fields, self.characters = where, fields, characters
         self.args: type[SearchArgs] = _args_model(k, fields)
         """The model of arguments: what LangChain calls `args_schema`, LlamaIndex `fn_schema`."""
 
-    def __call__(
-        self, arguments: SearchArgs | Mapping[str, Any] | str, *, where: Mapping[str, Any] | None = None
-    ) -> SearchResult:
+    def __call__(self, arguments: SearchArgs | Mapping[str, Any] | str, *, where: Any = None) -> SearchResult:
         """Search.
 
         Args:
@@ -168,15 +168,13 @@ class SearchTool:
             where: A further filter that the caller knows of, not the model.
         """
         args = self.read(arguments)
-        held = joined(self.fixed, where, args.where())
+        held = self._held(where, args)
         return result_of(args, self.collection.search_many([args.query], args.k, where=held)[0], self.characters)
 
-    async def acall(
-        self, arguments: SearchArgs | Mapping[str, Any] | str, *, where: Mapping[str, Any] | None = None
-    ) -> SearchResult:
+    async def acall(self, arguments: SearchArgs | Mapping[str, Any] | str, *, where: Any = None) -> SearchResult:
         """The same, the event loop running on meanwhile."""
         args = self.read(arguments)
-        held = joined(self.fixed, where, args.where())
+        held = self._held(where, args)
         found = await searched(self.collection, [args.query], args.k, where=held)
         return result_of(args, found[0], self.characters)
 
@@ -202,6 +200,16 @@ class SearchTool:
                     raise InvalidInput(f"filters: the field {condition.field!r} is not known; known fields: {known}")
         return found
 
+    def _held(self, where: Any, args: SearchArgs) -> Any:
+        if not self._foreign:
+            return joined(self.fixed, where, args.where())
+        if where and self.fixed:
+            raise InvalidInput(
+                "two filters were given for a store of someone else's; only the store knows how to join them: give one "
+                "that says both"
+            )
+        return where or self.fixed
+
     def schema(self, form: Form, *, strict: bool = True) -> dict[str, Any]:
         """The tool as a provider wants it described.
 
@@ -212,9 +220,7 @@ class SearchTool:
         return described(self.name, self.description, self.args, form, strict=strict, output=SearchResult)
 
 
-async def searched(
-    collection: Searchable, queries: Sequence[Query], k: int, *, where: Mapping[str, Any] | None = None
-) -> list[list[Hit]]:
+async def searched(collection: Searchable, queries: Sequence[Query], k: int, *, where: Any = None) -> list[list[Hit]]:
     """`search_many` without blocking the event loop: the collection's own `asearch_many` if it has one, else in a thread."""
     own = getattr(collection, "asearch_many", None)
     if own is not None:

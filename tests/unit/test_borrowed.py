@@ -18,6 +18,7 @@ from ragistry.indexes.foreign import Foreign, ranked
 from ragistry.protocols import Searchable
 from ragistry.retrievers.fuse import Fuse
 from ragistry.retrievers.searcher import Searcher
+from ragistry.tools import SearchTool
 
 WIDTH, TOPICS = 24, 120
 TURN = np.linalg.qr(np.random.default_rng(0).normal(size=(WIDTH, WIDTH)))[0]
@@ -154,6 +155,16 @@ def test_filters_are_the_stores_own_and_are_not_mixed(model: Function) -> None:
     assert all(where == {"odd": 0} for where in store.filters)
     with pytest.raises(InvalidInput, match="held to one already"):
         held.search("ask 5 1", where={"odd": 1})
+
+
+def test_as_a_tool_no_model_writes_its_filters(model: Function) -> None:
+    tool = SearchTool(Borrowed(Store(), model), where={"odd": 1})
+    assert {int(hit.id[1:]) % 2 for hit in tool({"query": "ask 5 1"}).hits} == {1}
+    assert asyncio.run(tool.acall({"query": "ask 5 1"})) == tool({"query": "ask 5 1"})
+    with pytest.raises(InvalidInput, match="known fields: none"):
+        tool({"query": "ask 5 1", "filters": [{"field": "odd", "value": 0}]})
+    with pytest.raises(InvalidInput, match="give one that says both"):
+        tool({"query": "ask 5 1"}, where={"odd": 0})
 
 
 @pytest.mark.parametrize("query", [3, "\ud800"])
