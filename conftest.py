@@ -1,6 +1,7 @@
-"""What needs a package that is not installed is passed over where `RAGISTRY_BARE=1`, as in `make test-bare`.
+"""What every test run needs.
 
-Without that it fails, so that a test which is never run does not pass for one that did.
+What needs a package that is not installed is passed over where `RAGISTRY_BARE=1`, as in `make test-bare`. Without that it
+fails, so that a test which is never run does not pass for one that did.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+
+os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"  # else importing it writes into the home directory
 
 BARE = os.environ.get("RAGISTRY_BARE") == "1"
 EXTRA = frozenset(
