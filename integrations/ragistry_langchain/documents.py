@@ -15,6 +15,8 @@ from ragistry.protocols import Searchable
 from ragistry.tools import joined
 from ragistry.types import Hit
 
+_PLAIN = (str, int, float, bool, type(None))  # which nobody can change, and copying takes longer than all the rest
+
 
 def given(found: Hit | ragistry.Document, score_key: str | None = None) -> Document:
     """A document as LangChain has it, sharing nothing with what it was made of: chains write into metadata.
@@ -27,7 +29,7 @@ def given(found: Hit | ragistry.Document, score_key: str | None = None) -> Docum
         >>> given(Hit("1", 0.5, "Fourteen lines.", title="Sonnet", metadata={"year": 1609}))
         Document(id='1', metadata={'year': 1609, 'title': 'Sonnet'}, page_content='Fourteen lines.')
     """
-    metadata: dict[str, Any] = deepcopy(dict(found.metadata))
+    metadata = {key: value if isinstance(value, _PLAIN) else deepcopy(value) for key, value in found.metadata.items()}
     if found.title:
         metadata.setdefault("title", found.title)
     if score_key is not None and isinstance(found, Hit):

@@ -26,7 +26,9 @@ def serve(
     ] = False,
     http: Annotated[
         bool,
-        typer.Option("--http", help="Listen for many clients, instead of serving the one that starts this."),
+        typer.Option(
+            "--http", help="Listen for many clients, instead of serving the one that starts this.", show_default=False
+        ),
     ] = False,
     host: Annotated[
         str,

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
@@ -107,11 +108,15 @@ class SearchResult(BaseModel):
     note: str = ""
 
     def cited(self) -> str:
-        """Compact text for a prompt: each hit with a number, its id, and its text. One line holds what is no text."""
+        """Compact text for a prompt: each hit with a number, its id, and its text.
+
+        Ids and titles keep to their line; an id that would not is written as JSON, so that it can still be read off.
+        """
         parts = []
         for number, hit in enumerate(self.hits, 1):
             title = f" | title: {one_line(hit.title)}" if hit.title else ""
-            parts.append(f"[{number}] id: {one_line(hit.id)}{title}\n{hit.text}")
+            id = hit.id if hit.id == one_line(hit.id) else json.dumps(hit.id)
+            parts.append(f"[{number}] id: {id}{title}\n{hit.text}")
         return "\n\n".join([*parts, *([self.note] if self.note else [])])
 
 
@@ -157,7 +162,7 @@ class SearchTool:
         fields = {} if self._foreign else fields
         self.name, self.description = name, description
         self.fixed, self.fields, self.characters = where, fields, characters
-        self.args: type[SearchArgs] = _args_model(k, fields)
+        self.args: type[SearchArgs] = _args_model(k, None if fields is None else tuple(fields.items()))
         """The model of arguments: what LangChain calls `args_schema`, LlamaIndex `fn_schema`."""
 
     def __call__(self, arguments: SearchArgs | Mapping[str, Any] | str, *, where: Any = None) -> SearchResult:
@@ -300,13 +305,14 @@ def check_name(name: str) -> None:
         raise InvalidInput(f"the name {name!r:.100} was given to a tool; 1 to 64 of a-z, A-Z, 0-9, _ and - are needed")
 
 
-def _args_model(k: int, fields: Mapping[str, str] | None) -> type[SearchArgs]:
+@lru_cache(maxsize=64)
+def _args_model(k: int, fields: tuple[tuple[str, str], ...] | None) -> type[SearchArgs]:
     plain = SearchArgs.model_fields
     changed: dict[str, Any] = {}
     if k != plain["k"].default:
         changed["k"] = (Annotated[int, Field(ge=1, le=MOST, description=plain["k"].description)], k)
     if fields is not None:
-        known = "; ".join(f"{name}: {meaning}" for name, meaning in fields.items()) or "none"
+        known = "; ".join(f"{name}: {meaning}" for name, meaning in fields) or "none"
         text = f"{plain['filters'].description}. Fields: {known}"
         changed["filters"] = (Annotated[list[Condition] | None, Field(description=text)], None)
     return create_model("SearchArgs", __base__=SearchArgs, **changed) if changed else SearchArgs
