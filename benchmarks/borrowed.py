@@ -48,7 +48,7 @@ def main() -> None:
         model = Cached(encoder("all-MiniLM-L6-v2"), Path(directory) / "cache.sqlite")
         store = filled(found, RagistryEmbeddings(model))
         rows = [
-            {"pairs": 0, **measured(borrow(store, id_key="_id"), test), "seconds to fit": ""},
+            {"pairs": 0, **measured(borrow(store), test), "seconds to fit": ""},
             *({"pairs": count, **taught(store, train, test, count, options.seeds)} for count in options.pairs),
         ]
     notes = (
@@ -80,7 +80,7 @@ def taught(store: Any, train: Any, test: Any, count: int, seeds: int) -> dict[st
     values: dict[str, list[float]] = {measure: [] for measure in MEASURES}
     seconds = []
     for seed in range(seeds):
-        mine = borrow(store, id_key="_id")
+        mine = borrow(store)
         began = perf_counter()
         mine.fit(random.Random(seed).sample(judged, min(count, len(judged))))
         seconds.append(perf_counter() - began)

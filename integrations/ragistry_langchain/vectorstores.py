@@ -68,7 +68,8 @@ class VectorStoreSource:
 
     Args:
         store: Any that has `similarity_search_by_vector`.
-        id_key: The key of the metadata that holds documents' ids, for stores that return documents without `id`.
+        id_key: The key of the metadata that holds documents' ids, for stores that return documents without `id`. Failing
+            both, `_id` is looked for, where langchain-qdrant has it.
         filter_key: What the store calls the argument for its filter.
 
     Example:
@@ -105,7 +106,9 @@ class VectorStoreSource:
         return self._hits(found)
 
     def get(self, ids: Sequence[str]) -> list[ragistry.Document]:
-        """The documents with these ids, as far as the store can give them: none if it cannot look up ids."""
+        """The documents with these ids, as far as the store can give them: none if it cannot look up ids, or has others."""
+        if self.id_key is not None:
+            return []
         try:
             found = self.store.get_by_ids(list(ids))
         except NotImplementedError:
@@ -122,7 +125,9 @@ class VectorStoreSource:
         return hits
 
     def _id(self, document: Document) -> str:
-        id = document.id if self.id_key is None else document.metadata.get(self.id_key)
+        id = document.id or document.metadata.get("_id")
+        if self.id_key is not None:
+            id = document.metadata.get(self.id_key)
         if id is None:
             held = ", ".join(map(str, document.metadata)) or "none"
             wanted = "" if self.id_key is None else f" under {self.id_key!r}"

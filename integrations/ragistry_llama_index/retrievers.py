@@ -13,6 +13,7 @@ from llama_index.core.callbacks.base import CallbackManager
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from ragistry import Collection, Hit
+from ragistry.encoders.projected import Projected
 from ragistry.errors import InvalidInput
 from ragistry.protocols import Searchable
 from ragistry.tools import searched
@@ -20,7 +21,7 @@ from ragistry.types import Floats
 
 from .documents import node_of
 from .filters import Filters, filter_for
-from .vectors import encoder_of, near, searcher_of, turned
+from .vectors import searcher_of
 
 
 class RagistryRetriever(BaseRetriever):
@@ -97,16 +98,16 @@ class RagistryRetriever(BaseRetriever):
     def _by_vector(self, bundle: QueryBundle) -> list[Hit] | None:
         """What is near to the vector that a query comes with; none if there is no vector, or no use for it."""
         searcher = searcher_of(self.collection) if _has_vector(bundle) else None
-        if searcher is None:
+        search = getattr(self.collection, "search_vectors", None)
+        if searcher is None or search is None or not searcher.takes_vectors:  # one that was taught to read texts
             return None
-        vectors: Floats | None
-        if bundle.embedding is None:
-            vectors = cast(Floats, encoder_of(self.collection).encode(bundle.embedding_strs, "query"))
+        if bundle.embedding is not None:
+            vectors = np.array([bundle.embedding], np.float32)
         else:
-            vectors = turned(searcher, np.array([bundle.embedding], np.float32))
-        if vectors is None:
-            return None
-        return near(self.collection, vectors.mean(axis=0, dtype=np.float32), self.similarity_top_k, self._where())
+            encoder = searcher.encoder.encoder if isinstance(searcher.encoder, Projected) else searcher.encoder
+            vectors = cast(Floats, encoder.encode(bundle.embedding_strs, "query")).mean(axis=0, keepdims=True)
+        hits: list[list[Hit]] = search(vectors, self.similarity_top_k, where=self._where())
+        return hits[0]
 
     def _where(self) -> Any:
         return filter_for(self.collection, self.filters)

@@ -26,13 +26,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from .encoders.projected import Projected, unit
 from .errors import InvalidInput
 from .indexes.foreign import Foreign
 from .protocols import Encoder, Source
 from .registry import Lesson, Recipe, Spec, recipe
-from .retrievers.asking import check_search
+from .retrievers.asking import check_search, query_vectors
 from .retrievers.searcher import Searcher
 from .types import Document, Floats, Hit, Query, check_text
 
@@ -91,6 +92,14 @@ class Borrowed:
         held = self._held(where)
         vectors = self._encoded(queries, k)
         return [self.source.near(vector, k, held)[:k] if k > 0 else [] for vector in vectors]
+
+    def search_vectors(self, vectors: npt.ArrayLike, k: int = 10, *, where: Any = None) -> list[list[Hit]]:
+        """The best `k` documents for vectors of queries, array [n, d], as the store's own model makes them, untaught."""
+        held, given = self._held(where), query_vectors(vectors)
+        check_search([], k, None)
+        if isinstance(self.encoder, Projected):
+            given = self.encoder.projection(given, "query")
+        return [self.source.near(vector, k, held)[:k] if k > 0 else [] for vector in given]
 
     async def asearch_many(self, queries: Sequence[Query], k: int = 10, *, where: Any = None) -> list[list[Hit]]:
         """The same, by the store's own way of not blocking the event loop; the model encodes in a thread."""

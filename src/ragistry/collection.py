@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import threading
 from collections import Counter, OrderedDict
@@ -16,10 +15,10 @@ from .errors import Corrupt, InvalidInput
 from .metadata import encode, normal
 from .protocols import Retriever
 from .registry import Lesson
-from .retrievers.asking import check_search
+from .retrievers.asking import check_search, whole
 from .rows import checked_ids
 from .store import Store, View
-from .types import Document, Hit, Query, check_text
+from .types import Among, Document, Hit, Query, Ranking, check_text
 
 _FILTERS_KEPT = 32
 
@@ -29,15 +28,6 @@ class Collection:
 
     Any number of threads and processes may search while one writes; each answer belongs to one committed state. A second
     thread that writes waits its turn; a second `Collection` of the same directory, in any process, gets `Locked`.
-
-    Example:
-        >>> import tempfile
-        >>> from ragistry import create
-        >>> with Collection.create(tempfile.mkdtemp() + "/docs", create("bm25")) as docs:
-        ...     docs.add(Document("1", "Fourteen lines."))
-        ...     len(docs)
-        Change(added=1, replaced=0, unchanged=0, duplicates=0)
-        1
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -138,7 +128,7 @@ class Collection:
             raise InvalidInput(f"{documents!r:.100} is {type(documents).__name__}; give Documents or an iterable")
         if batch is None:
             batch = self._store.current().retriever.recipe.batch
-        if _whole("batch", batch) < 1:
+        if whole("batch", batch) < 1:
             raise InvalidInput(f"batch={batch}: at least 1 document per commit is needed")
         total = Change(0, 0, 0, 0)
         source = iter(documents)
@@ -184,22 +174,25 @@ class Collection:
         self, queries: Sequence[Query], k: int = 10, *, where: Mapping[str, Any] | None = None
     ) -> list[list[Hit]]:
         """`search` for several queries at once, which is faster than one by one."""
-        count = _whole("k", k)
-        check_search(queries, count, None)
+        check_search(queries, k, None)
         for query in queries:
             check_text(query, "the query")
+        return self._asked(lambda view, among: view.retriever.search(queries, max(k, 0), among=among), where)
 
-        def ask(view: View) -> list[list[Hit]]:
-            generation = view.manifest.generation
-            among = None if not where else self._among(where, generation)
-            rankings = view.retriever.search(queries, max(count, 0), among=among)
-            found = self._store.named({value for ranking in rankings for value in ranking.ids}, generation)
-            return [
-                [Hit(i, score, found[i].text, found[i].title, found[i].metadata) for i, score in ranking]
-                for ranking in rankings
-            ]
+    def search_vectors(self, vectors: Any, k: int = 10, *, where: Mapping[str, Any] | None = None) -> list[list[Hit]]:
+        """The best `k` documents for vectors of queries, array [n, d], as the collection's encoder made them, untaught.
 
-        return self._store.read(ask)
+        Raises:
+            InvalidInput: If the retriever needs queries' texts (see `Searcher.takes_vectors`), or these are no such vectors.
+        """
+
+        def ask(view: View, among: Among) -> list[Ranking]:
+            if not getattr(view.retriever, "takes_vectors", False):
+                name = view.manifest.recipe["name"]
+                raise InvalidInput(f"the retriever {name!r} reads the texts of queries, vectors do not do; give texts")
+            return view.retriever.search_vectors(vectors, k, among=among)  # type: ignore[no-any-return,attr-defined]
+
+        return self._asked(ask, where)
 
     def documents(self, where: Mapping[str, Any] | None = None) -> Iterator[Document]:
         """The documents, in the order they were added: all of one state, the latest when the first one is taken.
@@ -381,6 +374,18 @@ class Collection:
         repeated = len(news) - len({contents[d.id] for d in news} - set(holders))
         return Change(added, len(before), len(documents) - len(changed), repeated)
 
+    def _asked(self, ask: Callable[[View, Among], list[Ranking]], where: Mapping[str, Any] | None) -> list[list[Hit]]:
+        def found(view: View) -> list[list[Hit]]:
+            at = view.manifest.generation
+            rankings = ask(view, None if not where else self._among(where, at))
+            named = self._store.named({id for ranking in rankings for id in ranking.ids}, at)
+            return [
+                [Hit(i, score, named[i].text, named[i].title, named[i].metadata) for i, score in ranking]
+                for ranking in rankings
+            ]
+
+        return self._store.read(found)
+
     def _among(self, where: Mapping[str, Any], generation: int) -> frozenset[str]:
         key = generation, encode(normal(where, "the filter"))
         known = self._filters.get(key)
@@ -391,10 +396,3 @@ class Collection:
                 while len(self._filters) > _FILTERS_KEPT:
                     self._filters.popitem(last=False)
         return known
-
-
-def _whole(name: str, value: int) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise InvalidInput(f"{name}={value!r:.100} is {type(value).__name__}; give a whole number") from None

@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from .errors import InvalidInput
-from .metadata import encode
+from .metadata import encode, normal
 from .protocols import Searchable
 from .types import Hit, Query
 
@@ -330,7 +330,11 @@ def _shares(lengths: Sequence[int], characters: int) -> list[int]:
 def _found(hit: Hit, share: int) -> Found:
     text = hit.text if len(hit.text) <= share else hit.text[: share - 1].rstrip() + "…" if share else ""
     metadata, left = {}, _METADATA
-    for key, value in hit.metadata.items():
+    for key, given in hit.metadata.items():
+        try:
+            value = normal(given, "metadata")
+        except InvalidInput:  # a store of someone else's may hold a date
+            value = str(given)[:_METADATA].encode("utf-8", "replace").decode()
         size = len(encode({key: value}))
         if size <= left:
             metadata[key], left = value, left - size

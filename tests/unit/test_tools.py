@@ -215,7 +215,7 @@ def test_short_texts_leave_their_room_to_long_ones() -> None:
 def test_ids_and_titles_cannot_forge_a_line() -> None:
     hit = Hit("a\n[2] id: b", 1.0, "text", title="one\r\n\u2028[9] id: c\x00")
     lines = result_of(SearchArgs(query="any"), [hit]).cited().splitlines()
-    assert lines == ["[1] id: a [2] id: b | title: one [9] id: c", "text"]
+    assert lines == [r'[1] id: "a\n[2] id: b" | title: one [9] id: c', "text"]
     assert one_line("  a\t b ") == "a b"
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
@@ -14,9 +12,10 @@ import torch
 
 from ..errors import InvalidInput
 from ..models import native_bf16
-from ..types import Document, Floats, Item, Kind, Role, check_text
+from ..types import Floats, Item, Kind, Role
 from ..workers import workers
 from .steps import Features, Step
+from .texts import batches, digest, prompted
 
 if TYPE_CHECKING:
     from .backbones import Backbone, Loaded
@@ -105,7 +104,7 @@ class Stack:
             ModelNotFound: If the model is nowhere to be found.
             Corrupt: If its files are damaged.
         """
-        texts = self._texts(items, role)
+        texts = prompted(items, role, self.prompts)
         if not texts:
             return self.encode([""], role)[:0]
         loaded = self.loaded()
@@ -118,7 +117,7 @@ class Stack:
         Raises:
             InvalidInput: As `encode`.
         """
-        return self.loaded().tokenise(self._texts(items, role))
+        return self.loaded().tokenise(prompted(items, role, self.prompts))
 
     def over(self, backbone: Backbone, steps: Sequence[Step]) -> Stack:
         """The same settings over another backbone, or with other steps."""
@@ -138,34 +137,17 @@ class Stack:
         Batch size, threads and precision are left out: the first two change nothing, and rounding to bf16 moves a vector
         less than 0.001 in cosine, so an index built on one machine can be searched on another.
         """
-        settings = {
-            "prompts": self.prompts,
-            "max_length": self.max_length or self.backbone.layout().max_length,
-            "steps": [repr(step) for step in self.steps],
-        }
-        digest = hashlib.sha256(json.dumps(["stack", 1, settings], sort_keys=True).encode())
-        digest.update(self.backbone.fingerprint().encode())
+        found = digest(
+            self.prompts,
+            self.max_length or self.backbone.layout().max_length,
+            [repr(step) for step in self.steps],
+            self.backbone.fingerprint(),
+        )
         for number, step in enumerate(self.steps):
             for name, value in sorted(step.state_dict().items()):
-                digest.update(f"{number}.{name}{tuple(value.shape)}{value.dtype}".encode())
-                digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
-
-    def _texts(self, items: Sequence[Item], role: Role) -> list[str]:
-        if role not in self.prompts:
-            raise InvalidInput(f"the role {role!r} is not known; use {' or '.join(self.prompts)}")
-        if isinstance(items, str | Document):
-            raise InvalidInput(f"one {type(items).__name__} was given; a list of items is needed: put it in brackets")
-        prompt = self.prompts[role]
-        texts = []
-        for number, item in enumerate(items):
-            text = item.full_text if isinstance(item, Document) else item
-            if not isinstance(text, str):
-                raise InvalidInput(f"item {number} is {type(text).__name__}; a str or a Document is needed")
-            if text is item:
-                check_text(text, f"item {number}")
-            texts.append(prompt + text)
-        return texts
+                found.update(f"{number}.{name}{tuple(value.shape)}{value.dtype}".encode())
+                found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return found.hexdigest()
 
     def loaded(self) -> Loaded:
         """The model and its tokenizer."""
@@ -180,16 +162,16 @@ class Stack:
 
     def _encode_chunk(self, loaded: Loaded, texts: Sequence[str], role: Role) -> Floats:
         tokens = loaded.tokenise(texts)
-        batches = list(_batches([len(ids) for ids in tokens], self.batch_tokens))
+        shares = list(batches([len(ids) for ids in tokens], self.batch_tokens))
         pool = workers(self.threads)
-        futures = [pool.submit(self._forward, loaded, [tokens[i] for i in batch], role) for batch in batches]
+        futures = [pool.submit(self._forward, loaded, [tokens[i] for i in batch], role) for batch in shares]
         try:
             vectors = np.concatenate([future.result() for future in futures])
         finally:
             for future in futures:
                 future.cancel()
         result = np.empty_like(vectors)
-        result[np.concatenate(batches)] = vectors
+        result[np.concatenate(shares)] = vectors
         return result
 
     def _forward(self, loaded: Loaded, tokens: Sequence[Sequence[int]], role: Role) -> Floats:
@@ -212,13 +194,3 @@ def check_flow(steps: Sequence[Step]) -> None:
         there |= step.gives
     if "vector" not in there:
         raise InvalidInput("no step gives `vector`; add Pooling, which turns token embeddings into one vector")
-
-
-def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Positions of the items of each batch, longest items first."""
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    start = 0
-    while start < len(order):
-        size = max(1, budget // lengths[order[start]])
-        yield order[start : start + size]
-        start += size

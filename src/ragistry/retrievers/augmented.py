@@ -46,6 +46,11 @@ class Augmented(Keeping):
             self._aware = self._stored()
         return self._aware
 
+    @property
+    def takes_vectors(self) -> bool:
+        """Whether a query's vector is all that is needed: with a bridge its tokens are, too."""
+        return super().takes_vectors and self.aware is None
+
     def taught(
         self, ids: Sequence[str], aware: TokenAware, documents: Callable[[Sequence[str]], Sequence[Document]]
     ) -> Self:

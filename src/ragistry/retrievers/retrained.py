@@ -38,6 +38,11 @@ class Retrained(Searcher):
         self.weights: Mapping[str, Floats] = {}
         self._make = make
 
+    @property
+    def takes_vectors(self) -> bool:
+        """Whether a query's vector is all that is needed: a trained model makes others than the one it was before."""
+        return super().takes_vectors and not self.weights
+
     def taught(
         self,
         ids: Sequence[str],

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import FingerprintMismatch, InvalidInput
 from ..protocols import NOTHING, Encoder, Files, Index, State
 from ..types import Among, Document, Floats, Query, Ranking, Vectors
-from .asking import check_search
+from .asking import check_search, query_vectors
 
 RECENT = 1024
 """How many dense query vectors a searcher remembers."""
@@ -62,6 +63,30 @@ class Searcher:
             return []
         self._check()
         return self.index.search(self._encoded(queries), k, among=among)
+
+    @property
+    def takes_vectors(self) -> bool:
+        """Whether a query's vector, as the encoder makes it untaught, is all that is needed."""
+        return self.encoder.kind == "dense"
+
+    def search_vectors(self, vectors: npt.ArrayLike, k: int = 10, *, among: Among = None) -> list[Ranking]:
+        """One ranking for each of some queries' vectors, array [n, d], as the encoder makes them untaught.
+
+        Raises:
+            InvalidInput: If queries' texts are needed, or these are no vectors of the index's dimensions.
+        """
+        check_search([], k, among)
+        if not self.takes_vectors:
+            raise InvalidInput(f"{type(self).__name__} reads the texts of queries here; give them to `search`")
+        given = query_vectors(vectors)
+        if not len(given):
+            return []
+        self._check()
+        return self.index.search(self.turned(given), max(k, 0), among=among)
+
+    def turned(self, vectors: Floats) -> Floats:
+        """Vectors of queries as they are searched with, float32 [n, d]: these, unless something was learnt about them."""
+        return vectors
 
     def add(self, documents: Sequence[Document], *, same: Mapping[str, str] = NOTHING) -> None:
         """Insert; a document whose id is already there is replaced.

@@ -134,6 +134,20 @@ async def test_ids_are_taken_from_metadata_where_the_store_gives_none(store: InM
     assert source.get(["k3"]) == []
 
 
+class Underscored(Odd):
+    """Has documents' ids where langchain-qdrant has them."""
+
+    def similarity_search_by_vector(self, embedding: Any, k: int = 4, **kwargs: Any) -> list[Document]:
+        found = super().similarity_search_by_vector(embedding, k=k, **kwargs)
+        return [Document(one.page_content, metadata={"_id": one.metadata["key"]}) for one in found]
+
+
+def test_ids_that_a_store_hides_in_the_metadata(store: InMemoryVectorStore) -> None:
+    vector = np.array(store.embeddings.embed_query(QUERIES[0]), np.float32)
+    expected = [hit.id for hit in VectorStoreSource(Odd(store), id_key="key").near(vector, 3)]
+    assert [hit.id for hit in VectorStoreSource(Underscored(store)).near(vector, 3)] == expected
+
+
 class ByTextOnly(Odd):
     similarity_search_by_vector = VectorStore.similarity_search_by_vector
 
