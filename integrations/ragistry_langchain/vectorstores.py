@@ -18,6 +18,7 @@ from ragistry.protocols import Encoder
 from ragistry.types import Hit
 
 from .documents import taken
+from .embeddings import RagistryEmbeddings
 
 
 def borrow(
@@ -56,7 +57,11 @@ def borrow(
         embeddings = store.embeddings
         if embeddings is None:
             raise InvalidInput(f"{type(store).__name__} does not say what its embeddings are; give `encoder`")
-        encoder = Function(embeddings, _name(embeddings), normalise=False)  # the store may care for lengths
+        # What a store makes of vectors may depend on their lengths, so they stay.
+        if isinstance(embeddings, RagistryEmbeddings):
+            encoder = embeddings.encoder
+        else:
+            encoder = Function(embeddings, _name(embeddings), normalise=False)
     return Borrowed(VectorStoreSource(store, id_key=id_key, filter_key=filter_key), encoder, where=where)
 
 

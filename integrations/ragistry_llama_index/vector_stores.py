@@ -20,6 +20,7 @@ from ragistry.protocols import Encoder
 from ragistry.types import Floats
 
 from .documents import document_of
+from .embeddings import RagistryEmbedding
 from .filters import Filters, filters_of
 
 
@@ -147,7 +148,14 @@ def borrow(
     source = VectorStoreSource(store, docstore, node_ids=node_ids)
     if encoder is None:
         raise InvalidInput("a vector store has no encoder; give the one that made its vectors as `encoder`")
-    if isinstance(encoder, BaseEmbedding):
+    return Borrowed(source, _encoder(encoder), where=where)
+
+
+def _encoder(given: Encoder | BaseEmbedding) -> Encoder:
+    if isinstance(given, RagistryEmbedding):
+        ours: Encoder = given.encoder
+        return ours
+    if isinstance(given, BaseEmbedding):
         # As it is, not of unit length: some stores rank by dot product.
-        encoder = Function(encoder, f"{encoder.class_name()} {encoder.model_name}", normalise=False)
-    return Borrowed(source, encoder, where=where)
+        return Function(given, f"{given.class_name()} {given.model_name}", normalise=False)
+    return given

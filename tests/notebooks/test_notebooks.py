@@ -14,6 +14,7 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 SAYS = {
     "01_quickstart": r"hybrid +nDCG@10 0\.[89]\d+ .*(?s:.)*'documents': 17, 'retriever': 'hybrid'",
     "02_adapt_your_embeddings": r"taught: nDCG@10 rose from 0\.[01]\d+ to 0\.[89]\d+",  # asserted there as well
+    "03_langchain_llamaindex_agents": r"front +I read: (?s:.)*id: rare(?s:.)*borrowed: .* 1?\d% before, (9\d|100)% after",
     "04_compare": "is best",
 }
 """What each notebook's output must hold, whatever else: a pattern."""
