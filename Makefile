@@ -1,6 +1,7 @@
 # make demo   set up, then index the standard library's documentation and answer questions about it
 # make test   set up, then run every check: format, lint, types, import directions, tests
-# make test-all, make benchmarks, make format, make clean
+# make test-all, make test-bare (no extra installed), make test-oldest (the oldest frameworks supported)
+# make benchmarks, make format, make clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,11 +9,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-BENCHMARKS := quality lexical_build lexical_query encoding overhead update import_time limit compare adapting bridging ql_rerank trie
+BENCHMARKS := quality lexical_build lexical_query encoding overhead update import_time limit compare adapting bridging ql_rerank trie \
+  adapters borrowed
 # In a process of their own: they fork, which takes long in one that has loaded models.
 RELIABILITY := tests/reliability
 
-.PHONY: demo test test-all benchmarks format clean
+.PHONY: demo test test-all test-bare test-oldest benchmarks format clean
 
 demo: $(STAMP)
 	$(BIN)/python -m demo
@@ -27,6 +29,19 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest
+	$(MAKE) test-bare test-oldest
+
+# In environments of their own, made afresh.
+test-bare:
+	$(PYTHON) -m venv --clear $(VENV)-bare
+	$(VENV)-bare/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . hypothesis pytest pytest-asyncio
+	RAGISTRY_BARE=1 $(VENV)-bare/bin/python -m pytest -m "not slow" --ignore=$(RELIABILITY)
+
+test-oldest:
+	$(PYTHON) -m venv --clear $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check torch --constraint constraints.txt
+	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-oldest.txt --editable ".[dense,langchain,llama-index,mcp,haystack,dspy]" hypothesis pytest pytest-asyncio
+	RAGISTRY_BARE=1 RAGISTRY_OLDEST=1 $(VENV)-oldest/bin/python -m pytest -m "not slow" tests/integrations
 
 benchmarks: $(STAMP)
 	$(PIP) --editable ".[benchmarks]"
@@ -37,7 +52,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .demo
+	rm -rf $(VENV) $(VENV)-bare $(VENV)-oldest .demo
 
 $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) (once; torch is large)"
