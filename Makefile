@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 BENCHMARKS := quality lexical_build lexical_query encoding overhead update import_time limit compare adapting bridging ql_rerank trie \
-  adapters borrowed
+  adapters borrowed onnx_runtime
 # In a process of their own: they fork, which takes long in one that has loaded models.
 RELIABILITY := tests/reliability
 

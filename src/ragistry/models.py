@@ -1,4 +1,7 @@
-"""Transformers on disk: where they are found, what they are known by, and how they are read without running their code."""
+"""Transformers on disk: where they are found, what they are known by, and how they are read without running their code.
+
+Nothing here loads torch before it is needed.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
 from tokenizers import Encoding, Tokenizer
 
@@ -88,6 +90,8 @@ def _download(name: str) -> Path:
 
 def put_weights(model: Any, weights: Mapping[str, Floats], name: str) -> None:
     """Give a model other values for some of its weights, by their names in it; the error names the model."""
+    import torch
+
     there = model.state_dict()
     for weight, value in weights.items():
         if weight not in there or tuple(there[weight].shape) != value.shape:
@@ -216,6 +220,8 @@ def _settled(encoding: Encoding, length: int, size: int) -> bool:
 @cache
 def native_bf16() -> bool:
     """Whether this processor multiplies bfloat16 matrices in hardware, and rightly."""
+    import torch
+
     found = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
     if not any(supported is not None and supported() for supported in found):
         return False

@@ -530,7 +530,7 @@ def test_by_name_a_model_that_runs_here(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, backbones.__name__, backbones)
     needed: list[tuple[str, str]] = []
     monkeypatch.setattr(by_name, "require", lambda module, extra: needed.append((module, extra)))
-    found: Any = named("tiny", pooling="cls", document_prompt="d: ", max_length=9, precision="fp32")
+    found: Any = named("tiny", pooling="cls", document_prompt="d: ", max_length=9, precision="fp32", runtime="torch")
     settings = {"pooling": "cls", "prompts": {"document": "d: "}, "max_length": 9, "precision": "fp32"}
     assert found == ("tiny", settings)
     assert needed == [("torch", "dense"), ("transformers", "dense")]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ..errors import InvalidInput, ModelNotFound
 from ..protocols import Encoder
@@ -13,9 +14,12 @@ from .functions import registered
 from .remote import Remote
 
 if TYPE_CHECKING:
-    from .stack import Precision
+    from .exports import Variant
+    from .onnx import Onnx
+    from .stack import Precision, Stack
     from .steps.pooling import PoolingMode
 
+Runtime: TypeAlias = Literal["auto", "torch", "onnx", "onnx-int8"]
 OPENAI = "https://api.openai.com/"
 OPENAI_KEY, OTHER_KEY = "OPENAI_API_KEY", "RAGISTRY_API_KEY"
 """Where keys are looked for. A stored recipe may name any address, so it cannot choose which secret is sent there."""
@@ -32,6 +36,7 @@ def encoder(
     document_prompt: str | None = None,
     max_length: int | None = None,
     precision: Precision = "auto",
+    runtime: Runtime = "auto",
 ) -> Encoder:
     """The dense encoder that a recipe describes.
 
@@ -47,9 +52,15 @@ def encoder(
         document_prompt: Put before documents, likewise.
         max_length: Of a model that runs here: see `stack`.
         precision: Of a model that runs here: see `stack`.
+        runtime: Of a model that runs here. `torch` and `onnx` run all of it; `onnx` exports the model first, if need be.
+            `auto`: queries by ONNX Runtime, so that the first need not wait for torch, if onnxruntime is installed and the
+            model was exported, which an encoder with `auto` does by itself once it has encoded 500 documents (if onnx and
+            onnxscript are installed); all else by torch. The vectors agree, so a collection may be filled by one and
+            searched by the other. With `bf16`, torch runs all. `onnx-int8`: weights of 8 bits, smaller and faster, but with
+            other vectors: measure first what that costs, with `ragistry.encoders.exporting.agreement`.
 
     Raises:
-        InvalidInput: If an option is given that this kind of encoder does not have.
+        InvalidInput: If an option is given that this kind of encoder does not have, or two that exclude each other.
         MissingExtra: If a package is missing for a model that runs here.
 
     Example:
@@ -64,7 +75,12 @@ def encoder(
         "dimensions": dimensions is not None,
         "requests_per_minute": requests_per_minute is not None,
     }
-    local = {"pooling": pooling is not None, "max_length": max_length is not None, "precision": precision != "auto"}
+    local = {
+        "pooling": pooling is not None,
+        "max_length": max_length is not None,
+        "precision": precision != "auto",
+        "runtime": runtime.startswith("onnx"),
+    }
     if own := registered(model):
         prompted = {f"{role}_prompt": True for role in prompts}
         refuse({"url": url is not None} | remote | local | prompted, f"the encoder registered as {model!r}")
@@ -80,21 +96,62 @@ def encoder(
             requests_per_minute=requests_per_minute,
         )
     refuse(remote, f"the model {model!r}, which is not behind a url,")
+    try:
+        return _local(model, precision, runtime, {"pooling": pooling, "prompts": prompts, "max_length": max_length})
+    except ModelNotFound as error:
+        raise ModelNotFound(f"{error} If {model!r} is a function of your own, call `register_encoder` first.") from None
+
+
+def _local(model: str, precision: Precision, runtime: Runtime, settings: dict[str, Any]) -> Encoder:
+    """A model that runs here."""
+    folder = Path(model).expanduser()
+    bridged = (folder / "bridge.safetensors").is_file()
+    if runtime.startswith("onnx"):
+        refuse({"token bridge": bridged, "precision 'bf16'": precision == "bf16"}, f"the runtime {runtime!r}")
+        return _by_onnx(model, "int8" if runtime == "onnx-int8" else "fp32", settings)
+    if bridged:
+        require("torch", "dense")
+        from .token_aware import TokenAware, model_of
+
+        return TokenAware.load(folder, _by_torch(model_of(folder), precision, settings))
+    if runtime == "auto" and precision != "bf16" and find_spec("onnxruntime"):
+        from .exports import find
+
+        exported = find(model)
+        if exported is not None and not exported.problem:
+            from .onnx import Onnx, Quick
+
+            queries = Onnx(model, **settings)
+            return Quick(queries, lambda: _by_torch(model, precision, settings)) if find_spec("torch") else queries
+        base = _by_torch(model, precision, settings)
+        from .exporting import Exporting, can_export
+
+        return Exporting(base) if can_export() and exported is None else base
+    return _by_torch(model, precision, settings)
+
+
+def _by_torch(model: str, precision: Precision, settings: dict[str, Any]) -> Stack:
     require("torch", "dense")
     require("transformers", "dense")
     from .backbones import stack
 
-    bridged = (Path(model).expanduser() / "bridge.safetensors").is_file()
-    try:
-        if bridged:
-            from .token_aware import TokenAware, model_of
+    return stack(model, precision=precision, **settings)
 
-            name = model_of(Path(model).expanduser())
-            base = stack(name, pooling=pooling, prompts=prompts, max_length=max_length, precision=precision)
-            return TokenAware.load(Path(model).expanduser(), base)
-        return stack(model, pooling=pooling, prompts=prompts, max_length=max_length, precision=precision)
-    except ModelNotFound as error:
-        raise ModelNotFound(f"{error} If {model!r} is a function of your own, call `register_encoder` first.") from None
+
+def _by_onnx(model: str, variant: Variant, settings: dict[str, Any]) -> Onnx:
+    """The exported model, which is exported now if it was not."""
+    require("onnxruntime", "onnx")
+    from .exports import find
+    from .onnx import Onnx
+
+    found = find(model, variant)
+    if found is None or found.problem:
+        require("torch", "dense")
+        require("transformers", "dense")
+        from .exporting import export
+
+        export(model, variant)
+    return Onnx(model, variant=variant, **settings)
 
 
 def refuse(options: dict[str, bool], what: str) -> None:

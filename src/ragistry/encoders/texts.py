@@ -1,4 +1,4 @@
-"""What every runtime of a model does alike with texts: prompts, the tokens that are read, batches, and the fingerprint.
+"""What every runtime of a model does alike with texts: prompts, batches, and the fingerprint.
 
 Nothing here needs torch, so that a query can be encoded without it.
 """
@@ -9,13 +9,8 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
-from tokenizers import Encoding, Tokenizer
-
 from ..errors import InvalidInput
 from ..types import Document, Item, Role, check_text
-
-WINDOW = 16
-"""Characters read at first for each token that is kept: a text may be a megabyte, of which a model reads a page."""
 
 
 def prompted(items: Sequence[Item], role: Role, prompts: Mapping[Role, str]) -> list[str]:
@@ -68,28 +63,3 @@ def digest(prompts: Mapping[Role, str], max_length: int, steps: Sequence[str], b
     found = hashlib.sha256(json.dumps(["stack", 1, settings], sort_keys=True).encode())
     found.update(backbone.encode())
     return found
-
-
-def first_tokens(tokenizer: Tokenizer, texts: Sequence[str], length: int, padding: int) -> list[list[int]]:
-    """The ids of the tokens of each text that a tokenizer which cuts at `length` keeps, and at least one, `padding`.
-
-    Of a long text only the beginning is read, and more of it until the tokens kept end in the first half of what was
-    read: what follows the cut can change a token near it, but not one thousands of characters before.
-    """
-    tokens: list[list[int]] = [[]] * len(texts)
-    rest = list(range(len(texts)))
-    size = WINDOW * max(length, 256)
-    while rest:
-        again = []
-        for i, encoding in zip(rest, tokenizer.encode_batch([texts[i][:size] for i in rest]), strict=True):
-            if len(texts[i]) <= size or _settled(encoding, length, size):
-                tokens[i] = encoding.ids or [padding]
-            else:
-                again.append(i)
-        rest = again
-        size *= 4
-    return tokens
-
-
-def _settled(encoding: Encoding, length: int, size: int) -> bool:
-    return len(encoding.ids) >= length and max(end for _, end in encoding.offsets) <= size // 2

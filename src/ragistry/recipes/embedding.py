@@ -30,9 +30,16 @@ class EmbeddingRecipe(Recipe):
     precision: Annotated[
         Literal["auto", "fp32", "bf16"], Field(description="auto: bf16 where the processor is faster with it")
     ] = "auto"
-    index: Annotated[str, Field(description="a faiss factory string: Flat, HNSW32, IVF256,Flat, SQ8, PQ48, ...")] = (
-        "Flat"
-    )
+    runtime: Annotated[
+        Literal["auto", "torch", "onnx", "onnx-int8"],
+        Field(
+            description="auto: queries by ONNX Runtime where the model was exported for it; onnx-int8: other vectors"
+        ),
+    ] = "auto"
+    index: Annotated[
+        str,
+        Field(description="auto; Flat, exact; or another faiss factory string: HNSW32, IVF256,Flat, SQ8, PQ48, ..."),
+    ] = "auto"
     probes: Annotated[int | None, Field(gt=0, description="lists an IVF index looks into")] = None
     ef: Annotated[int | None, Field(gt=0, description="candidates an HNSW index keeps while searching")] = None
     cache: Annotated[
@@ -50,6 +57,7 @@ class EmbeddingRecipe(Recipe):
         from ..encoders.cached import Cached
         from ..encoders.named import encoder
 
+        learns = type(self).learn is not Recipe.learn
         found = encoder(
             self.model,
             url=self.url,
@@ -60,6 +68,8 @@ class EmbeddingRecipe(Recipe):
             document_prompt=self.document_prompt,
             max_length=self.max_length,
             precision=self.precision,
+            # What learns may train the model itself, or read its weights.
+            runtime="torch" if self.runtime == "auto" and learns else self.runtime,
         )
         return Cached(found, self.cache) if self.cache else found
 

@@ -61,6 +61,7 @@ class LLMQLRecipe(EmbeddingRecipe):
         from ..encoders.steps.pooling import Normalise, Pooling
 
         given = {"url": self.url is not None, "dimensions": self.dimensions is not None}
+        given |= {"runtime": self.runtime.startswith("onnx")}
         given |= {"requests_per_minute": self.requests_per_minute is not None, "pooling": self.pooling is not None}
         refuse(given, f"the retriever {self.name!r}, whose model is trained here,")
         backbone = Causal(self.model)
