@@ -16,7 +16,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeAlias
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError, WithJsonSchema
 
 from .errors import InvalidInput, MissingExtra, RagistryError, UnknownName
@@ -286,6 +285,8 @@ def _plugin(entry: Any) -> type[Recipe]:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -1,24 +1,22 @@
 """Text to terms: the one `Analyzer` that queries and documents share.
 
-A first pass, compiled, finds token spans by character class; a second one turns each *distinct* raw token into its term
-(compatibility-normalised, case-folded, stop words dropped, stemmed) once and remembers it. Offsets therefore refer to the
-text as it was given, which is what marking matched words needs.
+A first pass, compiled unless there is little to do, finds token spans by character class; a second one turns each
+*distinct* raw token into its term (compatibility-normalised, case-folded, stop words dropped, stemmed) once and remembers
+it. Offsets therefore refer to the text as it was given, which is what marking matched words needs.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
 from hashlib import blake2b
 from typing import Any, NamedTuple
-from unicodedata import category, normalize
+from unicodedata import normalize
 
 import numpy as np
-import numpy.typing as npt
-from numba import boolean, int64, types, uint64
 
-from .compiled import I64, U8, U32, U64, compiled
+from .characters import CONNECTORS, Codes, code_points, hashed, spans
+from .compiled import compiled, worth_loading
 from .errors import InvalidInput
 from .types import Ints
 
@@ -28,23 +26,9 @@ ENGLISH_STOP_WORDS = frozenset(
 )
 """Function words of English, with the `s` and `t` that apostrophes leave behind."""
 
-_SEPARATOR, _LETTER, _UPPER, _DIGIT, _MARK, _UNSPACED, _CONNECTOR, _DOUBLE = range(8)
-_CONNECTORS, _DOUBLE_CONNECTORS = "-./@+&#\\", ":_"
-_SHARP, _PLUS = ord("#"), ord("+")
-_INSIDE = frozenset(_CONNECTORS + _DOUBLE_CONNECTORS)
-_LONGEST_WHOLE, _LONGEST_TOKEN = 64, 255
+_INSIDE = frozenset(CONNECTORS)
 _BATCH_CHARACTERS = 1 << 21
 _REMEMBERED = 1 << 22
-
-# Scripts written without spaces between words (or, for Hangul, with long inflected words).
-_UNSPACED_RANGES = (
-    (0x0E00, 0x0FFF), (0x1000, 0x109F), (0x1100, 0x115F), (0x1780, 0x17FF), (0x1950, 0x19DF), (0x1A20, 0x1AAF),
-    (0x1B00, 0x1B7F), (0x3005, 0x3007), (0x3040, 0x318F), (0x31F0, 0x31FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF),
-    (0xA000, 0xA4CF), (0xA960, 0xA97F), (0xA980, 0xA9DF), (0xAA60, 0xAA7F), (0xAC00, 0xD7A3), (0xF900, 0xFAFF),
-    (0xFF66, 0xFF9D), (0xFFA0, 0xFFDC), (0x1B000, 0x1B16F), (0x20000, 0x33480),
-)  # fmt: skip
-# Second and third parts of decomposed Hangul syllables, and half-width voicing marks: they belong to what stands before.
-_JOINED_RANGES = ((0x1160, 0x11FF), (0xD7B0, 0xD7FF), (0xFF9E, 0xFF9F), (0x200C, 0x200D))
 
 
 class Token(NamedTuple):
@@ -112,10 +96,8 @@ class Analyzer:
         """
         if not isinstance(text, str):
             raise InvalidInput(f"{text!r:.100} is {type(text).__name__}; one text is needed")
-        _, starts, ends, _ = self._spans([text])
-        with self._lock:
-            found = [Token(self._term(text[a:b]), a, b) for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
-        return [token for token in found if token.term]
+        starts, ends = spans(code_points(text + "\0"), self.identifiers)
+        return [token for token in self._tokens(text, starts, ends) if token.term]
 
     def keys(self, texts: Sequence[str]) -> tuple[Ints, Ints]:
         """Terms as 63-bit numbers, for machines.
@@ -125,9 +107,13 @@ class Analyzer:
         """
         parts, offsets, total = [np.empty(0, np.int64)], [np.zeros(1, np.int64)], 0
         for batch in _batches(texts):
-            joined, starts, ends, hashes = self._spans(batch)
-            with self._lock:
-                keys = self._known(joined, starts, ends, hashes)
+            joined = "\0".join(batch) + "\0"
+            codes = code_points(joined)
+            starts, ends = spans(codes, self.identifiers)
+            if worth_loading(0):
+                keys = self._known(joined, codes, starts, ends)
+            else:
+                keys = np.array([term_key(token.term) for token in self._tokens(joined, starts, ends)], np.int64)
             kept = keys > 0
             limits = np.cumsum(np.fromiter((len(text) + 1 for text in batch), np.int64, len(batch)))
             parts.append(keys[kept])
@@ -135,26 +121,26 @@ class Analyzer:
             total += len(parts[-1])
         return np.concatenate(parts), np.concatenate(offsets)
 
-    def _spans(self, texts: Sequence[str]) -> tuple[str, Ints, Ints, npt.NDArray[np.uint64]]:
-        joined = "\0".join(texts) + "\0"
-        codes = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32)
-        starts, ends = np.empty(2 * len(codes), np.int64), np.empty(2 * len(codes), np.int64)
-        hashes = np.empty(2 * len(codes), np.uint64)
-        found = _tokenize(codes, _classes(), self.identifiers, starts, ends, hashes)
-        return joined, starts[:found], ends[:found], hashes[:found]
+    def _tokens(self, text: str, starts: Ints, ends: Ints) -> list[Token]:
+        """The spans as terms, the empty one for stop words."""
+        with self._lock:
+            return [Token(self._term(text[a:b]), a, b) for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
 
-    def _known(self, joined: str, starts: Ints, ends: Ints, hashes: npt.NDArray[np.uint64]) -> Ints:
+    def _known(self, joined: str, codes: Codes, starts: Ints, ends: Ints) -> Ints:
+        """The key of each span, from what is remembered where it was met before."""
+        hashes = hashed(codes, starts, ends)
         keys = np.empty(len(hashes), np.int64)
-        while (missing := _lookup(hashes, self._hashes, self._keys, keys)) > 0:
-            if 2 * (self._used + missing) > len(self._hashes):
-                self._grow(missing)
-            unknown = np.flatnonzero(keys < 0)
-            fresh, first = np.unique(hashes[unknown], return_index=True)
-            where = unknown[first]
-            raw = [joined[a:b] for a, b in zip(starts[where].tolist(), ends[where].tolist(), strict=True)]
-            values = np.fromiter((term_key(self._term(token)) for token in raw), np.int64, len(raw))
-            _insert(fresh, values, self._hashes, self._keys)
-            self._used += len(fresh)
+        with self._lock:
+            while (missing := _lookup(hashes, self._hashes, self._keys, keys)) > 0:
+                if 2 * (self._used + missing) > len(self._hashes):
+                    self._grow(missing)
+                unknown = np.flatnonzero(keys < 0)
+                fresh, first = np.unique(hashes[unknown], return_index=True)
+                where = unknown[first]
+                raw = [joined[a:b] for a, b in zip(starts[where].tolist(), ends[where].tolist(), strict=True)]
+                values = np.fromiter((term_key(self._term(token)) for token in raw), np.int64, len(raw))
+                _insert(fresh, values, self._hashes, self._keys)
+                self._used += len(fresh)
         return keys
 
     def _grow(self, missing: int) -> None:
@@ -237,116 +223,7 @@ def _snowball(name: str | None) -> Any:
     return Stemmer.Stemmer(name, 0)  # its own cache costs more than it saves where every term is remembered anyway
 
 
-@cache
-def _classes() -> npt.NDArray[np.uint8]:
-    """uint8 [0x110000]: the class of every code point."""
-    of = {"Lu": _UPPER, "Lt": _UPPER, "L": _LETTER, "N": _DIGIT, "M": _MARK}
-    kinds = {k: of.get(k, of.get(k[0], _SEPARATOR)) for k in {category(chr(c)) for c in range(0x33480)} | {"Mn"}}
-    table = np.zeros(0x110000, np.uint8)
-    table[:0x33480] = [kinds[category(chr(c))] for c in range(0x33480)]
-    for first, last in _UNSPACED_RANGES:
-        block = table[first : last + 1]
-        block[(block == _LETTER) | (block == _UPPER)] = _UNSPACED
-    for first, last in ((0xE0100, 0xE01EF), *_JOINED_RANGES):
-        table[first : last + 1] = _MARK
-    for classes, characters in ((_CONNECTOR, _CONNECTORS), (_DOUBLE, _DOUBLE_CONNECTORS)):
-        table[[ord(c) for c in characters]] = classes
-    table[0x3006:0x3008] = _UNSPACED
-    return table
-
-
-_W64 = types.Array(uint64, 1, "C")
-_W = types.Array(int64, 1, "C")
-
-
-@compiled(uint64(U32, int64, int64))
-def _hash(codes: Any, start: int, end: int) -> Any:
-    value = np.uint64(0x9E3779B97F4A7C15)
-    for i in range(start, end):
-        value = (value ^ np.uint64(codes[i])) * np.uint64(0xD6E8FEB86659FD93)
-        value ^= value >> np.uint64(32)
-    value = (value ^ np.uint64(end - start)) * np.uint64(0xD6E8FEB86659FD93)
-    value ^= value >> np.uint64(29)
-    return value | np.uint64(1)
-
-
-@compiled(int64(U32, U8, boolean, _W, _W, _W64))
-def _tokenize(codes: Any, classes: Any, identifiers: bool, starts: Any, ends: Any, hashes: Any) -> int:
-    n, found, i = len(codes), 0, 0
-    while i < n:
-        kind = classes[codes[i]]
-        if kind == _UNSPACED:
-            before = -1  # where the preceding character of this run starts
-            while i < n and classes[codes[i]] == _UNSPACED:
-                start = i
-                i += 1
-                while i < n and classes[codes[i]] == _MARK:
-                    i += 1
-                end = min(i, start + _LONGEST_TOKEN)
-                starts[found], ends[found], hashes[found] = start, end, _hash(codes, start, end)
-                found += 1
-                if before >= 0 and end - before <= _LONGEST_TOKEN:
-                    starts[found], ends[found], hashes[found] = before, end, _hash(codes, before, end)
-                    found += 1
-                before = start
-            continue
-        if kind not in (_LETTER, _UPPER, _DIGIT):
-            i += 1
-            continue
-        whole, words = i, 0
-        while True:  # words joined by connectors
-            word, part, parts = i, i, 0
-            while i < n:
-                kind = classes[codes[i]]
-                if kind not in (_LETTER, _UPPER, _DIGIT, _MARK):
-                    break
-                if identifiers and kind == _UPPER and i > part:
-                    # Accents written as marks of their own must not hide what they stand on.
-                    left, right = i - 1, i + 1
-                    while left > part and classes[codes[left]] == _MARK:
-                        left -= 1
-                    while right < n and classes[codes[right]] == _MARK:
-                        right += 1
-                    before_kind = classes[codes[left]]
-                    after_kind = classes[codes[right]] if right < n else _SEPARATOR
-                    if before_kind == _LETTER or (before_kind == _UPPER and after_kind == _LETTER):
-                        end = min(i, part + _LONGEST_TOKEN)
-                        starts[found], ends[found], hashes[found] = part, end, _hash(codes, part, end)
-                        found += 1
-                        parts += 1
-                        part = i
-                i += 1
-            end = min(i, part + _LONGEST_TOKEN)
-            starts[found], ends[found], hashes[found] = part, end, _hash(codes, part, end)
-            found += 1
-            if parts > 0 and i - word <= _LONGEST_WHOLE:
-                starts[found], ends[found], hashes[found] = word, i, _hash(codes, word, i)
-                found += 1
-            words += 1
-            if not identifiers or i + 1 >= n:
-                break
-            step = 0
-            kind = classes[codes[i]]
-            if kind in (_CONNECTOR, _DOUBLE):
-                step = 2 if kind == _DOUBLE and codes[i + 1] == codes[i] else 1
-            if step == 0 or i + step >= n:
-                break
-            kind = classes[codes[i + step]]
-            if kind not in (_LETTER, _UPPER, _DIGIT):
-                break
-            i += step
-        if identifiers and i - word < _LONGEST_WHOLE:  # C# and C++
-            step = 1 if codes[i] == _SHARP else 2 if codes[i] == _PLUS and codes[i + 1] == _PLUS else 0
-            if step > 0 and classes[codes[i + step]] in (_SEPARATOR, _CONNECTOR, _DOUBLE):
-                starts[found], ends[found], hashes[found] = word, i + step, _hash(codes, word, i + step)
-                found += 1
-        if words > 1 and i - whole <= _LONGEST_WHOLE:
-            starts[found], ends[found], hashes[found] = whole, i, _hash(codes, whole, i)
-            found += 1
-    return found
-
-
-@compiled(int64(U64, U64, I64, _W))
+@compiled("int64(U64, U64, I64, int64[::1])")
 def _lookup(hashes: Any, table: Any, values: Any, out: Any) -> int:
     """Fill `out` with the value of each hash, -1 where there is none, and count those."""
     mask = np.uint64(len(table) - 1)
@@ -363,7 +240,7 @@ def _lookup(hashes: Any, table: Any, values: Any, out: Any) -> int:
     return missing
 
 
-@compiled(types.void(U64, I64, _W64, _W))
+@compiled("void(U64, I64, uint64[::1], int64[::1])")
 def _insert(hashes: Any, keys: Any, table: Any, values: Any) -> None:
     mask = np.uint64(len(table) - 1)
     for i in range(len(hashes)):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array
 
 from .errors import InvalidInput
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array  # takes longer to load than a query to answer
 
 Kind: TypeAlias = Literal["dense", "sparse", "multi"]
 """What an encoder makes and an index holds: one vector, term weights, or one vector per token."""
@@ -206,5 +208,14 @@ class MultiVectors:
         return self.values[self.offsets[item] : self.offsets[item + 1]]
 
 
-Vectors: TypeAlias = Floats | csr_array | MultiVectors
+class Counts(NamedTuple):
+    """The arrays of a CSR array [rows, columns] of term counts, for those who need nothing else of it."""
+
+    data: Floats
+    indices: Ints
+    indptr: Ints
+    shape: tuple[int, int]
+
+
+Vectors: TypeAlias = "Floats | csr_array | MultiVectors"
 """float32 [n, dimensions] for `dense`, a CSR array [n, columns] for `sparse`, `MultiVectors` for `multi`."""

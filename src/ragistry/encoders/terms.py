@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import float32, int64
-from scipy.sparse import csr_array
 
-from ..compiled import I64, compiled
+from ..compiled import compiled, worth_loading
 from ..errors import InvalidInput
 from ..text import Analyzer
-from ..types import Document, Item, Kind, Role
+from ..types import Counts, Document, Item, Kind, Role
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 COLUMNS = 2**63 - 1
 
@@ -43,12 +44,28 @@ class Terms:
         Raises:
             InvalidInput: If an item is neither text nor a document.
         """
+        from scipy.sparse import csr_array
+
+        counts = self.counts(items)
+        return csr_array((counts.data, counts.indices, counts.indptr), shape=counts.shape)
+
+    def counts(self, items: Sequence[Item]) -> Counts:
+        """What `encode` gives, without scipy.
+
+        Raises:
+            InvalidInput: If an item is neither text nor a document.
+
+        Example:
+            >>> Terms(Analyzer()).counts(["fourteen lines", ""]).indptr.tolist()
+            [0, 2, 2]
+        """
         texts = _texts(items)
         keys, offsets = self.analyzer.keys(texts)
         columns, counts = np.empty_like(keys), np.empty(len(keys), np.float32)
         starts = np.empty_like(offsets)
-        used = _count(keys, offsets, columns, counts, starts)
-        return csr_array((counts[:used], columns[:used], starts), shape=(len(texts), COLUMNS))
+        count = _count if worth_loading(len(keys)) else _count.__wrapped__  # type: ignore[attr-defined]
+        used = count(keys, offsets, columns, counts, starts)
+        return Counts(counts[:used], columns[:used], starts, (len(texts), COLUMNS))
 
     def fingerprint(self) -> str:
         """Differs between analyzers that give different terms."""
@@ -66,8 +83,9 @@ def _texts(items: Sequence[Item]) -> list[str]:
     return texts
 
 
-@compiled(int64(I64, I64, int64[::1], float32[::1], int64[::1]))
+@compiled("int64(I64, I64, int64[::1], float32[::1], int64[::1])")
 def _count(keys: Any, offsets: Any, columns: Any, counts: Any, starts: Any) -> int:
+    """Sort and count the keys of each text, and say how many are left. It also runs uncompiled."""
     used = 0
     starts[0] = 0
     for i in range(len(offsets) - 1):

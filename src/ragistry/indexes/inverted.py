@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array
 
+from ..compiled import worth_loading
 from ..errors import InvalidInput
 from ..protocols import Files, State
-from ..types import Among, Floats, Ints, Kind, Ranking
-from . import kernels
+from ..types import Among, Counts, Floats, Ints, Kind, Ranking
+from . import kernels, plain
 from .segments import Segment, Segmented
 from .weighting import Statistics, Weighting
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+_A_STEP = 64  # postings, or rows, that numpy works through in the time of one step of the interpreter
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,25 +40,12 @@ class Postings:
         return {"postings": [files.put(array) for array in arrays], "columns": self.columns}
 
 
-class _Counted:
-    """Document and term frequencies of a segment's alive rows."""
+class _Term(NamedTuple):
+    """Of a term: where each segment has it, -1 for nowhere; the most it adds to any document there; and to every one."""
 
-    def __init__(self, segment: Segment[Postings]) -> None:
-        content = segment.content
-        self.segment, self.content = segment, content
-        self.total = float(np.sum(content.lengths, dtype=np.float64, where=segment.alive))
-        if segment.full:
-            self._exact = None
-        else:
-            self._exact = np.empty(len(content.terms), np.int64), np.empty(len(content.terms), np.float64)
-            kernels.count_alive(content.starts, content.rows, content.values, segment.alive, *self._exact)
-
-    def frequencies(self, position: int) -> tuple[int, float]:
-        """How many alive rows hold a term, and how often in all."""
-        if self._exact is not None:
-            return int(self._exact[0][position]), float(self._exact[1][position])
-        first, last = self.content.starts[position : position + 2].tolist()
-        return last - first, float(self.content.values[first:last].sum(dtype=np.float64))
+    places: list[int]
+    tops: list[float]
+    added: float
 
 
 class _Weighed:
@@ -63,38 +55,71 @@ class _Weighed:
     """
 
     def __init__(
-        self, segments: tuple[Segment[Postings], ...], weighting: Weighting, known: Sequence[_Counted]
+        self, segments: tuple[Segment[Postings], ...], weighting: Weighting, totals: Mapping[Segment[Postings], float]
     ) -> None:
         self.segments, self.weighting = segments, weighting
-        counted = {one.segment: one for one in known}
-        self.counted = [counted.get(segment) or _Counted(segment) for segment in segments]
-        self.statistics = Statistics(sum(s.size for s in segments), sum(one.total for one in self.counted))
+        self.totals = {segment: totals[segment] if segment in totals else _total(segment) for segment in segments}
+        self.statistics = Statistics(sum(s.size for s in segments), sum(self.totals.values()))
         self.weights = [np.empty(len(segment.content.values), np.float32) for segment in segments]
         self.full = all(segment.full for segment in segments)
+        self.exact = not weighting.prior and weighting.form in plain.FORMS
         self._constants = weighting.constants(self.statistics)
-        self._terms: dict[int, tuple[list[int], float]] = {}
+        self._terms: dict[int, _Term] = {}
 
-    def term(self, key: int) -> tuple[list[int], float]:
-        """Where each segment has a term, -1 for nowhere, and what it adds to every document."""
+    def term(self, key: int) -> _Term:
+        """A term, weighed."""
         return self._terms.get(key) or self._weigh(key)
 
-    def _weigh(self, key: int) -> tuple[list[int], float]:
-        places = [int(kernels.find(one.content.terms, np.array([key]))[0]) for one in self.counted]
-        held = [(number, place) for number, place in enumerate(places) if place >= 0]
-        frequencies = [self.counted[number].frequencies(place) for number, place in held]
-        documents, occurrences = sum(n for n, _ in frequencies), sum(total for _, total in frequencies)
+    def compiled(self, terms: Iterable[Sequence[int]]) -> bool:
+        """Whether to add up terms, of which the places are given, by compiled code; else numpy gives the same bits."""
+        if not self.exact or worth_loading(0):
+            return True
+        postings = sum(len(self._postings(*held)) for places in terms for held in _held(places))
+        return worth_loading((postings + sum(len(segment.alive) for segment in self.segments)) // _A_STEP)
+
+    def _postings(self, number: int, place: int) -> range:
+        return range(*self.segments[number].content.starts[place : place + 2].tolist())
+
+    def _weigh(self, key: int) -> _Term:
+        places = [_place(segment.content.terms, key) for segment in self.segments]
+        documents, occurrences = 0, 0.0
+        for number, place in _held(places):
+            segment, at = self.segments[number], self._postings(number, place)
+            values = segment.content.values[at.start : at.stop]
+            if not segment.full:
+                values = values[segment.alive[segment.content.rows[at.start : at.stop]]]
+            documents += len(values)
+            occurrences += float(values.sum(dtype=np.float64))
+        tops = [0.0] * len(places)
         if not documents:
-            return [-1] * len(places), 0.0
+            return _Term([-1] * len(places), tops, 0.0)
         factor, added = self.weighting.term(self.statistics, documents, occurrences)
-        for number, place in held:
-            content = self.segments[number].content
-            first, last = content.starts[place : place + 2].tolist()
-            kernels.weigh(
-                content.rows[first:last], content.values[first:last], content.lengths,
-                self.weighting.form, factor, *self._constants, self.weights[number][first:last],
+        weigh = kernels.weigh if self.compiled([places]) else plain.weigh
+        for number, place in _held(places):
+            content, at = self.segments[number].content, self._postings(number, place)
+            weights = self.weights[number][at.start : at.stop]
+            weigh(
+                content.rows[at.start : at.stop], content.values[at.start : at.stop], content.lengths,
+                self.weighting.form, factor, *self._constants, weights,
             )  # fmt: skip
-        self._terms[key] = places, added
-        return places, added
+            tops[number] = float(weights.max())
+        self._terms[key] = _Term(places, tops, added)
+        return self._terms[key]
+
+
+def _total(segment: Segment[Postings]) -> float:
+    """How many terms the alive rows hold in all."""
+    return float(np.sum(segment.content.lengths, dtype=np.float64, where=segment.alive))
+
+
+def _place(terms: Ints, key: int) -> int:
+    place = int(np.searchsorted(terms, key))
+    return place if place < len(terms) and terms[place] == key else -1
+
+
+def _held(places: Sequence[int]) -> list[tuple[int, int]]:
+    """The segments that hold a term, and where."""
+    return [(number, place) for number, place in enumerate(places) if place >= 0]
 
 
 class Inverted(Segmented[Postings]):
@@ -121,10 +146,10 @@ class Inverted(Segmented[Postings]):
     def __init__(self, weighting: Weighting) -> None:
         super().__init__()
         self.weighting = weighting
-        self._weighed = _Weighed(self._segments, weighting, ())
+        self._weighed = _Weighed(self._segments, weighting, {})
 
     def search(self, queries: Any, k: int, *, among: Among = None) -> list[Ranking]:
-        """The best `k` of `among` for each row of `queries`, a CSR array [queries, columns]."""
+        """The best `k` of `among` for each row of `queries`, a CSR array [queries, columns] or its `Counts`."""
         state = self._current()
         segments = state.segments
         rows = self._checked(queries, segments)
@@ -136,17 +161,19 @@ class Inverted(Segmented[Postings]):
         found = []
         for first, last in itertools.pairwise(rows.indptr.tolist()):
             terms, mine = [state.term(key) for key in keys[first:last]], amounts[first:last]
-            base = sum(amount * added for amount, (_, added) in zip(mine.tolist(), terms, strict=True))
+            base = sum(amount * term.added for amount, term in zip(mine.tolist(), terms, strict=True))
             # Words that no document has tell nothing of any: their probability in the collection is 0.
-            held = (amount for amount, (places, _) in zip(mine.tolist(), terms, strict=True) if max(places) >= 0)
+            held = (amount for amount, term in zip(mine.tolist(), terms, strict=True) if max(term.places) >= 0)
             mass = sum(held) if prior else 0.0
+            ask = kernels.search if state.compiled(term.places for term in terms) else plain.search
             ids: list[str] = []
             scores: list[Floats] = []
             for number, (segment, mask, weights) in enumerate(zip(segments, masks, state.weights, strict=True)):
                 content = segment.content
-                best, values = kernels.search(
-                    content.starts, content.rows, weights, content.lengths,
-                    np.array([places[number] for places, _ in terms], np.int64), mine, base, prior, mass,
+                places = np.array([term.places[number] for term in terms], np.int64)
+                tops = np.array([term.tops[number] for term in terms], np.float32)
+                best, values = ask(
+                    content.starts, content.rows, weights, content.lengths, places, mine, tops, base, prior, mass,
                     mask, whole, segment.ids.ranks, min(k, len(mask)),
                 )  # fmt: skip
                 ids += segment.ids.at(best.tolist())
@@ -192,12 +219,13 @@ class Inverted(Segmented[Postings]):
     def _current(self) -> _Weighed:
         state = self._weighed
         if state.segments is not self._segments or state.weighting is not self.weighting:
-            state = self._weighed = _Weighed(self._segments, self.weighting, state.counted)
+            state = self._weighed = _Weighed(self._segments, self.weighting, state.totals)
         return state
 
     @staticmethod
-    def _checked(vectors: Any, segments: Sequence[Segment[Postings]]) -> csr_array:
-        if not isinstance(vectors, csr_array) or vectors.ndim != 2:
+    def _checked(vectors: Any, segments: Sequence[Segment[Postings]]) -> Any:
+        """The vectors, a CSR array or its `Counts`, if they can be held or asked."""
+        if not (isinstance(vectors, Counts) or _is_csr(vectors)):
             raise InvalidInput(
                 "an inverted index holds sparse vectors (a scipy csr_array of two dimensions); given "
                 f"{type(vectors).__name__}"
@@ -214,7 +242,7 @@ class Inverted(Segmented[Postings]):
     def _make(self, vectors: Any) -> Postings:
         rows = self._checked(vectors, self._segments)
         columns = rows.shape[1]
-        if not rows.has_canonical_format:
+        if not isinstance(rows, Counts) and not rows.has_canonical_format:
             rows = rows.copy()
             rows.sum_duplicates()
         terms, starts, numbers, values, lengths = kernels.invert(
@@ -251,7 +279,15 @@ class Inverted(Segmented[Postings]):
         return Postings(terms, starts, rows, values, lengths, int(state["columns"]))
 
 
+def _is_csr(vectors: Any) -> bool:
+    from scipy.sparse import csr_array
+
+    return isinstance(vectors, csr_array) and vectors.ndim == 2
+
+
 def _csr(parts: Sequence[tuple[Ints, Floats]], columns: int) -> csr_array:
+    from scipy.sparse import csr_array
+
     rows = csr_array((len(parts), columns), dtype=np.float32)
     if parts:
         rows.indptr = np.cumsum([0, *(len(terms) for terms, _ in parts)], dtype=np.int64)

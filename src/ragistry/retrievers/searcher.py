@@ -8,9 +8,11 @@ from typing import Any, Self, cast
 import numpy as np
 import numpy.typing as npt
 
+from ..encoders.terms import Terms
 from ..errors import FingerprintMismatch, InvalidInput
+from ..indexes.inverted import Inverted
 from ..protocols import NOTHING, Encoder, Files, Index, State
-from ..types import Among, Document, Floats, Query, Ranking, Vectors
+from ..types import Among, Counts, Document, Floats, Query, Ranking, Vectors
 from .asking import check_search, query_vectors
 
 RECENT = 1024
@@ -148,9 +150,11 @@ class Searcher:
         """Vectors as the encoder made them."""
         return cast(Floats, self.index.vectors(ids))
 
-    def _encoded(self, queries: Sequence[Query]) -> Vectors:
+    def _encoded(self, queries: Sequence[Query]) -> Vectors | Counts:
         """Query vectors. Dense ones are kept for a while: a fusion asks the same query again, and models are slow."""
         if self.encoder.kind != "dense":
+            if type(self.encoder) is Terms and type(self.index) is Inverted:
+                return self.encoder.counts(queries)  # the same without scipy, which takes long to load
             return self.encoder.encode(queries, "query")
         recent = self._recent  # replaced as a whole, never changed, so that threads need no lock
         unknown = [query for query in dict.fromkeys(queries) if query not in recent]
