@@ -39,6 +39,9 @@ EXTRA = frozenset(
 def _missing(error: BaseException | None) -> str:
     """The extra package whose absence an error comes from; "" for another error."""
     while error is not None:
+        wrapped = getattr(error, "exc_info", None) or next((f.exc_info for f in getattr(error, "failures", ())), None)
+        if wrapped is not None:  # of a doctest
+            error = wrapped[1]
         name = str(getattr(error, "name", None) or "").split(".")[0]
         if isinstance(error, ModuleNotFoundError) and name in EXTRA:
             return name
