@@ -12,6 +12,7 @@ from typing import Any
 
 from .corpus import Change, digest
 from .errors import Corrupt, InvalidInput
+from .indexes.recall import measured
 from .metadata import encode, normal
 from .protocols import Retriever
 from .registry import Lesson
@@ -247,6 +248,7 @@ class Collection:
             "format": manifest.format,
             "version": manifest.version,
             "fingerprint": manifest.fingerprint,
+            "recall": measured(manifest.state),
             "duplicates": len(self.duplicates()),
             "recovered": self.recovered,
         }

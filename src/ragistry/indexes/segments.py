@@ -11,11 +11,12 @@ Source: the logarithmic merge of Lester, Moffat and Zobel, "Efficient online ind
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,12 @@ import numpy.typing as npt
 from ..errors import InvalidInput, UnknownName
 from ..protocols import Files, State
 from ..types import Among, Bools, Ints, MultiVectors, Vectors, check_text
+
+Allowed: TypeAlias = tuple[Bools, Ints | None]
+"""Which rows a search may return: bool [rows], and their numbers, ascending, where there are few."""
+
+_FILTERS = 32  # remembered by each segment
+_FEW = 8  # few is one row in so many
 
 
 class Ids:
@@ -79,6 +86,11 @@ class Segment(Generic[C]):
     content: C
 
     @cached_property
+    def filters(self) -> dict[int, tuple[weakref.ref[frozenset[str]], Allowed]]:
+        """What the last few filters allow, by their address: an application asks with the same again."""
+        return {}
+
+    @cached_property
     def size(self) -> int:
         """How many rows are alive."""
         return int(np.count_nonzero(self.alive))
@@ -107,6 +119,10 @@ class Segmented(Generic[C]):
         """The content of the alive rows of several segments, in order."""
         raise InvalidInput(f"{type(self).__name__} does not say how segments are merged")
 
+    def _may_merge(self, segments: Sequence[Segment[C]]) -> bool:
+        """Whether segments of similar size are to be one."""
+        return True
+
     def _read(self, state: State, files: Files) -> C:
         """The content that `save` wrote."""
         raise InvalidInput(f"{type(self).__name__} does not say how segments are read")
@@ -132,7 +148,7 @@ class Segmented(Generic[C]):
             return
         added = Segment(Ids.of(ids), np.ones(len(ids), np.bool_), self._make(vectors))
         segments = [*self._without(ids), added]
-        while len(segments) > 1 and segments[-2].size < 2 * segments[-1].size:
+        while len(segments) > 1 and segments[-2].size < 2 * segments[-1].size and self._may_merge(segments[-2:]):
             segments[-2:] = [self._merged(segments[-2:])]
         self._segments = tuple(segments)
 
@@ -182,11 +198,19 @@ class Segmented(Generic[C]):
                 raise UnknownName(f"the index holds no vector for the id {value!r}")
         return found
 
-    @staticmethod
-    def _mask(segment: Segment[C], among: Among) -> Bools:
+    @classmethod
+    def _mask(cls, segment: Segment[C], among: Among) -> Bools:
         """bool [rows]: what a search may return."""
+        return cls._allowed(segment, among)[0]
+
+    @staticmethod
+    def _allowed(segment: Segment[C], among: Among) -> Allowed:
+        """What a search may return."""
         if among is None:
-            return segment.alive
+            return segment.alive, None
+        known = segment.filters.get(id(among))
+        if known is not None and known[0]() is among:
+            return known[1]
         rows = segment.ids.rows
         if len(among) <= len(rows):
             chosen = [row for row in map(rows.get, among) if row is not None]
@@ -195,7 +219,13 @@ class Segmented(Generic[C]):
             chosen = [row for value, row in rows.items() if value in allowed]
         mask = np.zeros(len(segment.alive), np.bool_)
         mask[chosen] = True
-        return mask & segment.alive
+        mask &= segment.alive
+        found = mask, np.flatnonzero(mask) if _FEW * len(chosen) <= len(mask) else None
+        if type(among) is frozenset:  # the only kind that cannot change
+            for old in list(segment.filters)[: 1 - _FILTERS]:
+                segment.filters.pop(old, None)
+            segment.filters[id(among)] = weakref.ref(among), found
+        return found
 
     def _without(self, ids: Iterable[str]) -> list[Segment[C]]:
         gone = list(ids)
