@@ -33,6 +33,9 @@ BUILT_IN = {
     "genre": "ragistry.recipes.genre:GENRERecipe",
     "llm-ql": "ragistry.recipes.llm_ql:LLMQLRecipe",
     "ql-rerank": "ragistry.recipes.ql_rerank:QLRerankRecipe",
+    "vector-prf": "ragistry.recipes.vector_prf:VectorPRFRecipe",
+    "rm3": "ragistry.recipes.rm3:RM3Recipe",
+    "interpolated-prf": "ragistry.recipes.interpolated_prf:InterpolatedPRFRecipe",
     "pefa-xs": "ragistry.recipes.pefa:PefaXSRecipe",
     "pefa-xl": "ragistry.recipes.pefa:PefaXLRecipe",
 }

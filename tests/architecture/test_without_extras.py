@@ -66,7 +66,7 @@ def test_words_are_searched_and_learnt_from(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["dense", "adder", "lexsembridge", "genre", "ql-rerank", "llm-ql", "pefa-xs", "hybrid"]
+    "name", ["dense", "adder", "lexsembridge", "genre", "ql-rerank", "llm-ql", "pefa-xs", "vector-prf", "hybrid"]
 )
 def test_retrievers_with_a_model_name_their_extra(name: str) -> None:
     done = run(f"from ragistry import create; create({name!r})")

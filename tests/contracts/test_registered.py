@@ -44,6 +44,10 @@ SPECS: dict[str, dict[str, Any]] = {
         "precision": "fp32",
         "depth": 3,
     },
+    "vector-prf": {"name": "vector-prf", "first": DENSE},
+    "rm3": {"name": "rm3"},
+    "rm3 of query likelihood": {"name": "rm3", "first": "query-likelihood", "common": 0.5},
+    "interpolated-prf": {"name": "interpolated-prf", "dense": DENSE},
     "genre": {
         "name": "genre",
         "model": WRITER,
