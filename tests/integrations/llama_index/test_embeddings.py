@@ -183,7 +183,7 @@ def test_of_a_collection(dense, docs, tmp_path) -> None:
         (Terms(Analyzer()), "Terms of kind 'sparse' was given; an encoder of kind 'dense' is needed"),
         (Roles(), "Roles of kind None was given"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_is_no_dense_encoder_is_refused(encoder, message) -> None:
     with pytest.raises(InvalidInput, match=message):

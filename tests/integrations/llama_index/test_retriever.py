@@ -113,7 +113,7 @@ async def test_filters_are_applied_before_ranking(docs, dense, filters) -> None:
         ),
         ({"filters": [("year", 1)]}, "is list; MetadataFilters or a mapping is needed"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_cannot_be_used_is_refused_at_once(docs, arguments, message) -> None:
     with pytest.raises(InvalidInput, match=message):
