@@ -28,7 +28,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered -m "not slow" --ignore=$(RELIABILITY)
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest
+	RAGISTRY_THOROUGH=1 $(BIN)/python -m pytest
 	$(MAKE) test-bare test-oldest
 
 # In environments of their own, made afresh.

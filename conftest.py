@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-settings.register_profile("unhurried", deadline=None)  # the first example may load what is compiled
-settings.load_profile("unhurried")
+# No deadline, as the first example may load what is compiled.
+settings.register_profile("quick", deadline=None, max_examples=40)
+settings.register_profile("thorough", deadline=None)
+settings.load_profile("thorough" if os.environ.get("RAGISTRY_THOROUGH") == "1" else "quick")
 
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"  # else importing it writes into the home directory
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else importing dspy asks the network

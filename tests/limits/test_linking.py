@@ -35,7 +35,9 @@ KINDS = ("bart", "t5", "llama", "gpt2", "seq2seq", "causal")
 NAMES = {"a": "poem", "b": "the dog", "c": "poem line", "d": "poem"}
 ALPHAS = (0.0, 0.5, 1.0)
 CLOSE = 2e-4
-every_model = pytest.mark.parametrize("kind", KINDS)
+every_model = pytest.mark.parametrize(
+    "kind", [kind if kind in {"bart", "llama"} else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+)
 few_models = pytest.mark.parametrize("kind", ["bart", "llama"])
 
 
