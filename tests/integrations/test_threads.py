@@ -41,16 +41,13 @@ def llama_index(docs: Collection) -> Callable[[str, int, Any], Answer]:
     from ragistry_llama_index import RagistryRetriever
 
     made = {
-        (k, part): RagistryRetriever(docs, similarity_top_k=k, filters=part) for k in range(1, 9) for part in [None]
-    }
-    held = {
-        (k, part): RagistryRetriever(docs, similarity_top_k=k, filters={"part": part})
+        (k, part): RagistryRetriever(docs, similarity_top_k=k, filters=None if part is None else {"part": part})
         for k in range(1, 9)
-        for part in range(3)
+        for part in (None, 0, 1, 2)
     }
 
     def ask(query: str, k: int, where: Any) -> Answer:
-        retriever = made[k, None] if where is None else held[k, where["part"]]
+        retriever = made[k, None if where is None else where["part"]]
         return [(one.node_id, float(one.score or 0)) for one in retriever.retrieve(query)]
 
     return ask
