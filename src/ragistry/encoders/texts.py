@@ -9,8 +9,8 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
-from ..errors import InvalidInput
-from ..types import Document, Item, Role, check_text
+from ..types import Item, Role
+from .functions import texts_of
 
 
 def prompted(items: Sequence[Item], role: Role, prompts: Mapping[Role, str]) -> list[str]:
@@ -20,23 +20,12 @@ def prompted(items: Sequence[Item], role: Role, prompts: Mapping[Role, str]) -> 
         InvalidInput: If an item is not text that UTF-8 can hold, or the role is not known.
 
     Example:
+        >>> from ragistry import Document
         >>> prompted(["cat", Document("1", "dog")], "query", {"query": "about: ", "document": ""})
         ['about: cat', 'about: dog']
     """
-    if role not in prompts:
-        raise InvalidInput(f"the role {role!r} is not known; use {' or '.join(prompts)}")
-    if isinstance(items, str | Document):
-        raise InvalidInput(f"one {type(items).__name__} was given; a list of items is needed: put it in brackets")
-    prompt = prompts[role]
-    texts = []
-    for number, item in enumerate(items):
-        text = item.full_text if isinstance(item, Document) else item
-        if not isinstance(text, str):
-            raise InvalidInput(f"item {number} is {type(text).__name__}; a str or a Document is needed")
-        if text is item:
-            check_text(text, f"item {number}")
-        texts.append(prompt + text)
-    return texts
+    prompt = prompts.get(role, "")
+    return [prompt + text for text in texts_of(items, role)]
 
 
 def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
