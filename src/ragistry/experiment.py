@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 
 from . import __version__
 from .collection import Collection
+from .compiled import ready
 from .corpus import digest
 from .encoders.cached import tallied
 from .errors import InvalidInput, Locked, RagistryError, StorageError
@@ -238,6 +239,7 @@ class Experiment:
             left = len(documents) - len(collection)
             if left > 0:
                 collection.retriever().search([FIRST])
+                ready()  # what the first large piece of work in a process waits for is nobody's fault
                 with tallied() as tally, self.watch(f"Indexing with {name}", "documents", len(documents)) as bar:
                     began = perf_counter()
 
