@@ -226,6 +226,7 @@ def left_out(found: Fit) -> str:
 def show_info(found: Mapping[str, Any]) -> None:
     """What a collection holds."""
     fields = {name: value for name, value in found["recipe"].items() if name != "name"}
+    recall = {} if found["recall"] is None else {"recall@10": f"{found['recall']:.4f}, measured when it was indexed"}
     _show_pairs(
         {
             "path": found["path"],
@@ -233,6 +234,7 @@ def show_info(found: Mapping[str, Any]) -> None:
             "repeated texts": f"{found['duplicates']:,}",
             "retriever": f"{found['retriever']}  {json.dumps(fields, ensure_ascii=False)}",
             "size": f"{decimal(found['corpus_bytes'])} of documents, {decimal(found['index_bytes'])} of index",
+            **recall,
             "generation": found["generation"],
             "version": f"{found['version']}, format {found['format']}",
         }
