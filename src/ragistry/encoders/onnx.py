@@ -21,7 +21,7 @@ from ..registry import require
 from ..types import Floats, Ints, Item, Kind, Role
 from .exports import MODEL, TOKENIZER, Export, Variant, find, forget
 from .projected import unit
-from .texts import batches, digest, prompted
+from .texts import batches, digest, prompted, side_by_side
 
 CHUNK = 4096
 """Texts tokenised and sorted at a time, which bounds memory."""
@@ -255,15 +255,7 @@ class Shared:
         parts = list(batches([len(ids) for ids in tokens], self.budget))
         if len(parts) == 1:
             return self._together(tokens)
-        futures = [self._pool.submit(self.work, [tokens[i] for i in part]) for part in parts]
-        try:
-            vectors = np.concatenate([future.result() for future in futures])
-        finally:
-            for future in futures:
-                future.cancel()
-        result = np.empty_like(vectors)
-        result[np.concatenate(parts)] = vectors
-        return result
+        return side_by_side(tokens, parts, lambda some: self._pool.submit(self.work, some))
 
     def _together(self, tokens: Sequence[Sequence[int]]) -> Floats:
         mine: Future[Floats] = Future()

@@ -15,7 +15,7 @@ from ..models import native_bf16
 from ..types import Floats, Item, Kind, Role
 from ..workers import workers
 from .steps import Features, Step
-from .texts import batches, digest, prompted
+from .texts import batches, digest, prompted, side_by_side
 
 if TYPE_CHECKING:
     from .backbones import Backbone, Loaded
@@ -164,15 +164,7 @@ class Stack:
         tokens = loaded.tokenise(texts)
         shares = list(batches([len(ids) for ids in tokens], self.batch_tokens))
         pool = workers(self.threads)
-        futures = [pool.submit(self._forward, loaded, [tokens[i] for i in batch], role) for batch in shares]
-        try:
-            vectors = np.concatenate([future.result() for future in futures])
-        finally:
-            for future in futures:
-                future.cancel()
-        result = np.empty_like(vectors)
-        result[np.concatenate(shares)] = vectors
-        return result
+        return side_by_side(tokens, shares, lambda some: pool.submit(self._forward, loaded, some, role))
 
     def _forward(self, loaded: Loaded, tokens: Sequence[Sequence[int]], role: Role) -> Floats:
         with torch.inference_mode():

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 
-from ..types import Item, Role
+import numpy as np
+
+from ..types import Floats, Item, Role
 from .functions import texts_of
 
 
@@ -41,6 +44,27 @@ def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         size = max(1, budget // lengths[order[start]])
         yield order[start : start + size]
         start += size
+
+
+def side_by_side(
+    tokens: Sequence[Sequence[int]], parts: Sequence[list[int]], submit: Callable[[list[Sequence[int]]], Future[Floats]]
+) -> Floats:
+    """Vectors of texts, float32 [len(tokens), d], in their order, computed batch by batch.
+
+    Args:
+        tokens: Of each text.
+        parts: Positions of the texts of each batch: see `batches`.
+        submit: Begins to compute the vectors of a batch. Once one batch has failed, those not begun are not.
+    """
+    futures = [submit([tokens[i] for i in part]) for part in parts]
+    try:
+        vectors = np.concatenate([future.result() for future in futures])
+    finally:
+        for future in futures:
+            future.cancel()
+    result = np.empty_like(vectors)
+    result[np.concatenate(parts)] = vectors
+    return result
 
 
 def digest(prompts: Mapping[Role, str], max_length: int, steps: Sequence[str], backbone: str) -> hashlib._Hash:
