@@ -18,13 +18,16 @@ from ..types import Floats, Ints, Role
 from .trainer import Stored
 
 BATCH = 64
+GROUP = 16
+"""Texts that go through a model in training together."""
 
 
 class Live(nn.Module):
     """A stack's model and steps, and what comes after them, as one module to train.
 
     Features that hold a `vector` come from a frozen model, which is not asked again. Dropout stays off: documents that are
-    not encoded again have been encoded without.
+    not encoded again have been encoded without. Where the stack's model is in bfloat16, the copy keeps float32 weights and
+    multiplies in bfloat16 (several times the speed where the processor has instructions for it).
 
     Args:
         stack: What gives vectors. Its model is copied if any role is `tuned`, so that the stack stays as it is.
@@ -47,6 +50,7 @@ class Live(nn.Module):
         self.after = after
         self._before: dict[str, Any] = {}
         model = stack.loaded().model
+        self._rounds = bool(self.tuned) and next(model.parameters()).dtype == torch.bfloat16
         if self.tuned:
             model, self._before = _trainable(model, rank, seed), model.state_dict()
             self.model = model
@@ -57,11 +61,23 @@ class Live(nn.Module):
         """Features with `vector`."""
         if "vector" not in features or role in self.tuned:
             with torch.set_grad_enabled(torch.is_grad_enabled() and role in self.tuned):
-                output = self.model(input_ids=features["input_ids"], attention_mask=features["attention_mask"])
-                features = features | {"embedding": output.last_hidden_state.float()}
+                features = features | {"embedding": self._embedding(features["input_ids"], features["attention_mask"])}
                 for step in self.steps:
                     features = step(features, role)
         return features if self.after is None else self.after(features, role)
+
+    def _embedding(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Token embeddings, float32 [b, t, d]; texts of like length go through the model together, with little padding."""
+        longest = mask.sum(dim=1)
+        order = torch.argsort(longest, stable=True)
+        found = torch.zeros(*ids.shape, self.model.config.hidden_size)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._rounds):
+            for rows in order.split(GROUP):
+                width = max(1, int(longest[rows[-1]]))
+                output = self.model(input_ids=ids[rows, :width], attention_mask=mask[rows, :width])
+                part = output.last_hidden_state.float()
+                found = found.index_put((rows[:, None], torch.arange(width)[None, :]), part)
+        return found
 
     def train(self, mode: bool = True) -> Self:
         """Everything but the model, whose dropout stays off."""
@@ -150,6 +166,7 @@ def changed(model: nn.Module, before: Mapping[str, Tensor]) -> dict[str, Floats]
 def _trainable(model: Any, rank: int | None, seed: int) -> Any:
     """A copy whose weights can be trained: all but the word embeddings, or LoRA's beside them."""
     copied = copy.deepcopy(model).float()
+    copied.set_attn_implementation("eager")  # the fused kernel is slow backwards in bfloat16
     if rank is None:
         copied.requires_grad_(True)
         copied.get_input_embeddings().requires_grad_(False)
