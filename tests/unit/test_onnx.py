@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,15 +23,19 @@ from hypothesis import strategies as st
 
 from ragistry import Collection, Document, create
 from ragistry.encoders.backbones import stack
+from ragistry.encoders.cached import Cached
 from ragistry.encoders.exporting import Exporting, agreement, export
 from ragistry.encoders.functions import Function, register_encoder
 from ragistry.encoders.named import encoder as named
 from ragistry.encoders.onnx import Onnx, Quick, Shared
 from ragistry.encoders.projected import Projected, Projection
 from ragistry.encoders.stack import Stack
+from ragistry.encoders.steps.token_bridge import Statistics
+from ragistry.encoders.token_aware import new_bridge, parts_of, stack_of
 from ragistry.errors import FingerprintMismatch, InvalidInput, ModelNotFound
 from ragistry.protocols import Encoder
-from ragistry.storage import ArrayFiles
+from ragistry.retrievers.augmented import served
+from ragistry.storage import ArrayFiles, save
 from ragistry.types import Floats
 
 from ..tiny import MAX_LENGTH, tiny_model
@@ -255,10 +260,15 @@ def test_the_runtime_is_chosen_as_described(folder: Path, tmp_path: Path) -> Non
     assert named("onnx-own", runtime="torch").kind == "dense"  # as recipes that learn ask
 
 
-def test_recipes_that_train_the_model_keep_torch(folder: Path) -> None:
+def test_recipes_that_learn_answer_by_onnx_and_train_the_stack_behind(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("faiss")
-    assert isinstance(create("dense", model=str(folder)).encoder, Quick)
-    assert isinstance(create("lexsembridge", model=str(folder)).recipe.encoder(), Stack)
+    for name in ("dense", "adder", "lexsembridge"):
+        found: Any = create(name, model=str(folder))
+        assert isinstance(found.encoder, Quick)
+        assert stack_of(found.encoder) is found.encoder.documents
+        assert isinstance(stack_of(Cached(found.encoder, tmp_path / name)), Stack)
+    with pytest.raises(InvalidInput, match="with the runtime 'auto' or 'torch'"):
+        stack_of(Onnx(folder))
 
 
 def test_quick_answers_by_onnx_and_fills_by_torch(folder: Path, torch_stack: Stack) -> None:
@@ -326,3 +336,40 @@ def test_a_collection_that_torch_filled_answers_without_torch(folder: Path, tmp_
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.split() == wanted
+
+
+def taught(name: str, folder: Path) -> Any:
+    """A retriever that has learnt something."""
+    found: Any = create(name, model=str(folder))
+    documents = {str(number): Document(str(number), text) for number, text in enumerate(TEXTS)}
+    found.add(list(documents.values()))
+    if name == "adder":
+        weight = np.random.default_rng(0).normal(size=(32, 32)).astype(np.float32)
+        return found.taught(list(documents), Projection("linear", {"query": {"weight": weight}}))
+    bridge = new_bridge(found.encoder, form="sum", side="shared")
+    tokens = found.encoder.tokens(TEXTS, "document")
+    bridge.start(Statistics.of(tokens, bridge.vocabulary), found.encoder.encode(TEXTS, "document"), 0.7)
+    aware = served(found.encoder, *parts_of(bridge), {}, False)
+    return found.taught(list(documents), aware, lambda ids: [documents[id] for id in ids])
+
+
+ALONE = """
+import sys
+from ragistry.storage import load
+
+print(*load(sys.argv[1]).search(["the cat sat"], 4)[0].ids)
+heavy = [name for name in ("torch", "transformers", "onnx") if name in sys.modules]
+assert not heavy, heavy
+"""
+
+
+@pytest.mark.parametrize("name", ["adder", "lexsembridge"])
+def test_what_was_taught_answers_without_torch(folder: Path, tmp_path: Path, name: str) -> None:
+    pytest.importorskip("faiss")
+    found = taught(name, folder)
+    save(found, tmp_path / "kept")
+    run = subprocess.run(
+        [sys.executable, "-c", ALONE, str(tmp_path / "kept")], capture_output=True, text=True, timeout=60
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == list(found.search(["the cat sat"], 4)[0].ids)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +19,11 @@ from ..protocols import Encoder
 from ..storage import explained, write_file
 from ..types import Floats, Item, Kind, Role
 from .cached import Cached
+from .onnx import Quick
 from .stack import Stack
 from .steps import Features
 from .steps.token_bridge import TokenBridge
+from .token_table import Arrays, checksum, marked
 from .tuned import Tuned, around, masked_lm_head
 
 FILE = "bridge.safetensors"
@@ -30,7 +31,6 @@ FILE = "bridge.safetensors"
 FORMAT = "ragistry token bridge 1"
 CHUNK = 1024
 """Texts whose tokens are looked at at a time, which bounds memory."""
-Arrays: TypeAlias = Mapping[str, Floats]
 
 
 class TokenAware:
@@ -104,8 +104,11 @@ class TokenAware:
         base = self._documents.fingerprint()
         if not self.changes("document"):
             return base
-        settings, arrays = parts_of(self.bridge)
-        return hashlib.sha256(f"{base}\n{_checksum(settings, arrays)}".encode()).hexdigest()
+        return marked(base, *self.parts())
+
+    def parts(self) -> tuple[dict[str, Any], dict[str, Floats]]:
+        """The bridge's settings and arrays, from which `bridge_of` makes it again."""
+        return parts_of(self.bridge)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the bridge, and what was tuned, to one safetensors file that names the encoder and its fingerprint.
@@ -124,7 +127,7 @@ class TokenAware:
             "fingerprint": self.encoder.fingerprint(),
             "model": stack_of(self.encoder).backbone.name,
         }
-        write_file(Path(path), write_tensors(tensors, about | {"checksum": _checksum(about, tensors)}))
+        write_file(Path(path), write_tensors(tensors, about | {"checksum": checksum(about, tensors)}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], encoder: Encoder) -> TokenAware:
@@ -165,15 +168,18 @@ def model_of(path: str | os.PathLike[str]) -> str:
 
 
 def stack_of(encoder: Encoder) -> Stack:
-    """The stack that an encoder is, or keeps a cache for.
+    """The stack that an encoder is, keeps a cache for, or is quicker than.
 
     Raises:
         InvalidInput: If it is neither: a service shows no tokens.
     """
     found = encoder.encoder if isinstance(encoder, Cached) else encoder
+    if isinstance(found, Quick):
+        found = found.documents
     if not isinstance(found, Stack):
         raise InvalidInput(
-            f"{type(found).__name__} shows no tokens, which token-aware augmentation needs; use a model that runs here"
+            f"{type(found).__name__} shows no tokens, which token-aware augmentation needs; use a model that runs here, with "
+            "the runtime 'auto' or 'torch'"
         )
     return found
 
@@ -236,14 +242,6 @@ def _read(file: Path) -> tuple[dict[str, str], dict[str, Floats]]:
     except (SafetensorError, ValueError, AttributeError):
         about, tensors = {}, {}
     stored = about.pop("checksum", "")
-    if about.get("format") != FORMAT or stored != _checksum(about, tensors):
+    if about.get("format") != FORMAT or stored != checksum(about, tensors):
         raise Corrupt(f"{str(file)!r} is damaged, or no token bridge; restore it from a copy, or fit again")
     return about, tensors
-
-
-def _checksum(about: Mapping[str, Any], arrays: Arrays) -> str:
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for name, value in sorted(arrays.items()):
-        digest.update(f"{name}{value.shape}".encode())
-        digest.update(np.ascontiguousarray(value, "<f4").tobytes())
-    return digest.hexdigest()

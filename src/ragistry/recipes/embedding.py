@@ -57,7 +57,6 @@ class EmbeddingRecipe(Recipe):
         from ..encoders.cached import Cached
         from ..encoders.named import encoder
 
-        learns = type(self).learn is not Recipe.learn
         found = encoder(
             self.model,
             url=self.url,
@@ -68,8 +67,7 @@ class EmbeddingRecipe(Recipe):
             document_prompt=self.document_prompt,
             max_length=self.max_length,
             precision=self.precision,
-            # What learns may train the model itself, or read its weights.
-            runtime="torch" if self.runtime == "auto" and learns else self.runtime,
+            runtime=self.runtime,
         )
         return Cached(found, self.cache) if self.cache else found
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from ..encoders.token_aware import TokenAware, bridge_of, parts_of
+from ..encoders.token_table import Arrays, TokenTable
 from ..protocols import Encoder, Files, Index, State
 from ..types import Document, Floats
 from .keeping import Keeping
 
+if TYPE_CHECKING:
+    from ..encoders.token_aware import TokenAware
+
+Aware: TypeAlias = "TokenTable | TokenAware"
 CHUNK = 4096
 """Documents changed at a time, which bounds memory."""
 
@@ -36,11 +40,11 @@ class Augmented(Keeping):
 
     def __init__(self, encoder: Encoder, make: Callable[[], Index], keep: Callable[[], Index]) -> None:
         super().__init__(encoder, make, keep)
-        self._aware: TokenAware | None = None
-        self._stored: Callable[[], TokenAware] | None = None
+        self._aware: Aware | None = None
+        self._stored: Callable[[], Aware] | None = None
 
     @property
-    def aware(self) -> TokenAware | None:
+    def aware(self) -> Aware | None:
         """The encoder with its bridge; what was saved is put together when first asked for, as that loads the model."""
         if self._aware is None and self._stored is not None:
             self._aware = self._stored()
@@ -52,7 +56,7 @@ class Augmented(Keeping):
         return super().takes_vectors and self.aware is None
 
     def taught(
-        self, ids: Sequence[str], aware: TokenAware, documents: Callable[[Sequence[str]], Sequence[Document]]
+        self, ids: Sequence[str], aware: Aware, documents: Callable[[Sequence[str]], Sequence[Document]]
     ) -> Self:
         """The same documents, searched with this encoder; this one stays as it is.
 
@@ -80,7 +84,7 @@ class Augmented(Keeping):
         """Store arrays in `files` and return the rest."""
         state = super().save(files)
         if (aware := self.aware) is not None:
-            settings, arrays = parts_of(aware.bridge)
+            settings, arrays = aware.parts()
             state["bridge"] = {"settings": settings, "arrays": _put(arrays, files)}
             state["tuned"] = {"both": aware.both, "arrays": _put(aware.tuned, files)}
         return state
@@ -92,9 +96,7 @@ class Augmented(Keeping):
         if found := state.get("bridge"):
             encoder, tuned = self.encoder, state["tuned"]
             arrays, weights = _got(found["arrays"], files), _got(tuned["arrays"], files)
-            self._stored = lambda: TokenAware(
-                encoder, bridge_of(found["settings"], arrays, encoder), weights, tuned["both"]
-            )
+            self._stored = lambda: served(encoder, found["settings"], arrays, weights, tuned["both"])
 
     def _altered(self, documents: Sequence[Document], vectors: Floats) -> Floats:
         aware = self.aware
@@ -104,6 +106,15 @@ class Augmented(Keeping):
 
     def _asking(self) -> Encoder:
         return self.encoder if self.aware is None else self.aware
+
+
+def served(encoder: Encoder, settings: Mapping[str, Any], arrays: Arrays, tuned: Arrays, both: bool) -> Aware:
+    """What encodes with a bridge and weights that were learnt: without torch, where no model has to weigh the tokens."""
+    if settings["paradigm"] == "slr" and not tuned:
+        return TokenTable(encoder, settings, arrays)
+    from ..encoders.token_aware import TokenAware, bridge_of
+
+    return TokenAware(encoder, bridge_of(settings, arrays, encoder), tuned, both)
 
 
 def _put(arrays: Mapping[str, Any], files: Files) -> dict[str, str]:

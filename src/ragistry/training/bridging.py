@@ -15,10 +15,11 @@ from scipy.sparse import csr_array, vstack
 from torch import nn
 
 from ..encoders.steps.token_bridge import BridgeSide, Form, Paradigm, Statistics, TokenBridge
-from ..encoders.token_aware import TokenAware, new_bridge, stack_of
+from ..encoders.token_aware import new_bridge, parts_of, stack_of
 from ..errors import InvalidInput
 from ..evaluation.selection import Fit
 from ..registry import Lesson, Recipe
+from ..retrievers.augmented import Aware, served
 from ..types import Document, Floats, Ints, Role
 from ..workers import workers
 from .adapting import Problem, capped, runs_of, scores_of
@@ -259,11 +260,11 @@ def applied(live: Live, source: Tokens, problem: Problem, rows: Ints, strength: 
     return asked, held
 
 
-def _served(encoder: Any, live: Live, strength: float, settings: Bridging) -> TokenAware:
+def _served(encoder: Any, live: Live, strength: float, settings: Bridging) -> Aware:
     with torch.no_grad():
         bridge = copy.deepcopy(cast(TokenBridge, live.after))
         bridge.scale.mul_(strength)
-    return TokenAware(encoder, bridge, live.weights(), settings.tune_documents)
+    return served(encoder, *parts_of(bridge), live.weights(), settings.tune_documents)
 
 
 @contextmanager

@@ -13,13 +13,12 @@ from torch.nn import functional
 
 from ...errors import InvalidInput
 from ...types import Floats, Role
+from ..token_table import LENGTH, SATURATION
 from . import Features, Step, lengthened
 
 Paradigm: TypeAlias = Literal["slr", "llr", "clr"]
 Form: TypeAlias = Literal["gate", "sum"]
 BridgeSide: TypeAlias = Literal["query", "document", "both", "shared"]
-SATURATION, LENGTH = 1.2, 0.75
-"""Of counts in documents: k1 and b of BM25."""
 CONTEXT = 256
 """Tokens that `clr` keeps of the vocabulary, those of most weight: all of them would read all of W."""
 CANDIDATES = 4096
