@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ragistry import Document, create
 from ragistry.encoders.steps.token_bridge import Statistics, TokenBridge
-from ragistry.encoders.token_aware import padded, parts_of
+from ragistry.encoders.token_aware import TokenAware, padded, parts_of
 from ragistry.encoders.token_table import TokenTable
 from ragistry.errors import Corrupt, InvalidInput
 from ragistry.retrievers.augmented import served
@@ -125,3 +125,7 @@ def test_a_taught_searcher_stays_the_same_when_saved(tmp_path: Path) -> None:
     assert before == after
     assert before != retriever.search(["cat", "fourteen lines"], 3)
     assert again.aware.fingerprint() == aware.fingerprint() != retriever.encoder.fingerprint()
+    aware.save(tmp_path / "bridge.safetensors")
+    stored = TokenAware.load(tmp_path / "bridge.safetensors", retriever.encoder)
+    np.testing.assert_allclose(stored.encode(["the dog"], "query"), aware.encode(["the dog"], "query"), atol=1e-5)
+    assert stored.fingerprint() == aware.fingerprint()

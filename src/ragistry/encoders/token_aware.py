@@ -178,8 +178,8 @@ def stack_of(encoder: Encoder) -> Stack:
         found = found.documents
     if not isinstance(found, Stack):
         raise InvalidInput(
-            f"{type(found).__name__} shows no tokens, which token-aware augmentation needs; use a model that runs here, with "
-            "the runtime 'auto' or 'torch'"
+            f"{type(found).__name__} shows no tokens, which token-aware augmentation needs; use a model that runs here, "
+            "with the runtime 'auto' or 'torch'"
         )
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -107,6 +108,12 @@ class TokenTable:
     def parts(self) -> tuple[dict[str, Any], dict[str, Floats]]:
         """Settings and arrays, from which it is made again."""
         return self.settings, self.arrays
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it as `TokenAware.save` does, which needs torch."""
+        from .token_aware import TokenAware, bridge_of
+
+        TokenAware(self.encoder, bridge_of(self.settings, self.arrays, self.encoder)).save(path)
 
     def _weights(self, ids: Ints, role: Role) -> tuple[Ints, Floats]:
         """The tokens of a text, each once, and their weights, which together have length `scale`."""
