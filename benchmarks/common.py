@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(os.environ.get("RAGISTRY_RESULTS", Path(__file__).parent / "results"))
 PACKAGES = ("ragistry", "numpy", "torch", "transformers", "sentence-transformers", "faiss-cpu", "bm25s", "numba")
 
 
@@ -69,7 +70,14 @@ def median_ratio(seconds: Mapping[str, Sequence[float]], baseline: str, name: st
     return statistics.median(a / b for a, b in zip(seconds[baseline], seconds[name], strict=True))
 
 
-def report(name: str, rows: Sequence[Mapping[str, object]], *, title: str, notes: str = "") -> Path:
+def report(
+    name: str,
+    rows: Sequence[Mapping[str, object]],
+    *,
+    title: str,
+    notes: str = "",
+    versions: Mapping[str, str] = MappingProxyType({}),
+) -> Path:
     """Print rows as a table, and write them with the machine to `results/<name>.json`.
 
     Args:
@@ -77,11 +85,13 @@ def report(name: str, rows: Sequence[Mapping[str, object]], *, title: str, notes
         rows: All with the same keys, which head the columns.
         title: Above the table.
         notes: What was measured and how, below it.
+        versions: Of packages that are not in this environment.
 
     Returns:
         The path written.
     """
     described = machine()
+    described["versions"] |= versions
     table = Table(
         title=title, caption=f"{notes}\n{described['processor']}, {described['cores']} cores", caption_justify="left"
     )

@@ -1,33 +1,35 @@
-"""The nearest ten of many vectors: the default index beside faiss Flat and other ways, all in one run.
+"""The nearest ten of many vectors: the default index beside faiss Flat, LanceDB and other ways, all in one run.
 
     python benchmarks/dense_search.py [--vectors 100000] [--real 6000] [--queries 40] [--rounds 7]
 
-Vectors are those of MiniLM: of real passages, and further ones between two of these, with noise, as encoding so many would
-take long (without the model, of random directions around common ones). They lie closer together than real ones would, which
-is harder. Queries are people's questions, asked one by one. In a round, every index answers all of them, the first index
-changing from round to round; the time of a query is its median over rounds, and p50 and p95 are over queries. faiss is given
-one thread, as two that wait for each other on a busy machine take several times as long.
+For the vectors see `vectors.py`. Queries are people's questions, asked one by one. In a round, every index answers all of
+them, the first index changing from round to round; the time of a query is its median over rounds, and p50 and p95 are over
+queries. faiss is given one thread, as two that wait for each other on a busy machine take several times as long. LanceDB is
+a process of its own, which times itself; it scans, as it does by default, and finds what is allowed in a column with a
+bitmap index.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import faiss
 import numpy as np
-from common import interleaved, report
-from passages import passages, questions
+from common import report
+from peers import here, in_turn, started, versions
+from vectors import embedded
 
-from ragistry.errors import RagistryError
 from ragistry.indexes.faiss import Faiss
-from ragistry.types import Floats
 
 K = 10
-FLAT, AUTO = "faiss Flat", "ragistry auto"
+FLAT, AUTO, LANCE = "faiss Flat", "ragistry auto", "LanceDB"
+SHARES = (1.0, 0.2, 0.01)
 
 
 def main() -> None:
@@ -51,84 +53,72 @@ def main() -> None:
         index.add(ids, vectors)
         index.search(queries[:1], K)
         build[name] = time.perf_counter() - start
-
-    def ours(index: Faiss, among: frozenset[str] | None) -> Callable[[Floats], set[int]]:
-        return lambda query: set(map(int, index.search(query, K, among=among)[0].ids))
-
-    def theirs(mask: np.ndarray | None) -> Callable[[Floats], set[int]]:
-        bits = None if mask is None else faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
-        parameters = None if mask is None else faiss.SearchParameters(sel=bits)
-        return lambda query: set(flat.search(query, K, params=parameters)[1][0].tolist())
+    draw = np.random.default_rng(4)
+    masks = {f"part_{share * 100:.0f}": draw.random(len(vectors)) < share for share in SHARES if share < 1}
 
     rows = []
-    for share in (1.0, 0.2, 0.01):
-        mask = None if share == 1 else np.random.default_rng(4).random(len(vectors)) < share
-        among = None if mask is None else frozenset(str(number) for number in np.flatnonzero(mask).tolist())
-        ways = {FLAT: theirs(mask), "ragistry Flat": ours(exact, among), AUTO: ours(auto, among)}
-        rows += [{"allowed": f"{share:.0%}", **row} for row in measure(ways, queries, options.rounds)]
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        arrays = masks | {"vectors": vectors, "queries": queries}
+        files = {name: str(folder / f"{name}.npy") for name in arrays}
+        for name, array in arrays.items():
+            np.save(files[name], array)
+        workers = started(stack, [(LANCE, "with_lancedb", "lancedb")])
+        for worker in workers.values():
+            worker(
+                "load",
+                folder=str(folder),
+                vectors=files["vectors"],
+                masks={name: files[name] for name in masks},
+                queries=files["queries"],
+            )
+        for share, mask in zip(SHARES, (None, *masks), strict=True):
+            print(f"{share:.0%} allowed ...", flush=True)
+            allowed = None if mask is None else masks[mask]
+            among = None if allowed is None else frozenset(str(number) for number in np.flatnonzero(allowed).tolist())
+            engines = {
+                FLAT: here(theirs(flat, queries, allowed)),
+                "ragistry Flat": here(ours(exact, queries, among)),
+                AUTO: here(ours(auto, queries, among)),
+            }
+            for name, worker in workers.items():
+                engines[name] = lambda number, w=worker, m=mask: w("search", number=number, k=K, mask=m)
+            found = in_turn(engines, [{"number": i} for i in range(len(queries))], options.rounds + 1)
+            rows += [{"allowed": f"{share:.0%}", **row} for row in table(found)]
     notes = (
         f"{origin}; {len(queries)} queries, the best {K}; {options.rounds} interleaved rounds. `auto` was built in "
         f"{build[AUTO]:.1f} s and measured its own recall as {auto.recall}. Filters were asked with before"
     )
-    report("dense_search", rows, title=f"Exact nearest {K} of {len(vectors):,} x {vectors.shape[1]}", notes=notes)
+    title = f"Exact nearest {K} of {len(vectors):,} x {vectors.shape[1]}"
+    report("dense_search", rows, title=title, notes=notes, versions=versions(workers.values()))
 
 
-def measure(ways: Mapping[str, Callable[[Floats], set[int]]], queries: Floats, rounds: int) -> list[dict[str, object]]:
-    """A row for each way."""
-    times: dict[str, list[list[float]]] = {name: [] for name in ways}
-    found: dict[str, list[set[int]]] = {}
+def ours(index: Faiss, queries: np.ndarray, among: frozenset[str] | None) -> Callable[[int], list[int]]:
+    """A search of ours for the query of a number."""
+    return lambda number: [int(id) for id in index.search(queries[number : number + 1], K, among=among)[0].ids]
 
-    def ask(name: str) -> None:
-        seconds, found[name] = [], []
-        for query in queries:
-            start = time.perf_counter()
-            hits = ways[name](query[None])
-            seconds.append(1000 * (time.perf_counter() - start))
-            found[name].append(hits)
-        times[name].append(seconds)
 
-    interleaved({name: partial(ask, name) for name in ways}, rounds + 1)
-    each = {name: np.median(some[1:], axis=0) for name, some in times.items()}  # the first round fills caches
+def theirs(index: Any, queries: np.ndarray, mask: np.ndarray | None) -> Callable[[int], list[int]]:
+    """The same of faiss, with a selector for a mask."""
+    bits = None if mask is None else faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+    parameters = None if mask is None else faiss.SearchParameters(sel=bits)
+    return lambda number: index.search(queries[number : number + 1], K, params=parameters)[1][0].tolist()
+
+
+def table(found: dict[str, tuple[list[list[int]], np.ndarray]]) -> list[dict[str, object]]:
+    """A row for each way; the first round fills caches."""
+    taken = {name: np.median(times[1:], axis=0) for name, (_, times) in found.items()}
+    right = found[FLAT][0]
     return [
         {
             "index": name,
-            "recall@10": round(
-                statistics.mean(len(a & b) / K for a, b in zip(found[name], found[FLAT], strict=True)), 5
-            ),
-            "p50 ms": round(float(np.median(taken)), 3),
-            "p95 ms": round(float(np.percentile(taken, 95)), 3),
-            "x faiss Flat": round(float(np.median(each[FLAT]) / np.median(taken)), 1),
+            "recall@10": round(float(np.mean([len({*a} & {*b}) / K for a, b in zip(hits, right, strict=True)])), 5),
+            "p50 ms": round(float(np.median(taken[name])), 3),
+            "p95 ms": round(float(np.percentile(taken[name], 95)), 3),
+            "x faiss Flat": round(float(np.median(taken[FLAT]) / np.median(taken[name])), 3),
         }
-        for name, taken in each.items()
+        for name, (hits, _) in found.items()
     ]
-
-
-def embedded(count: int, real: int, asked: int) -> tuple[Floats, Floats, str]:
-    """Vectors, queries, and a sentence that says where they come from."""
-    rng = np.random.default_rng(3)
-    texts, origin = passages(real)
-    try:
-        from ragistry.encoders.named import encoder
-
-        model = encoder("all-MiniLM-L6-v2")
-        known = np.concatenate([model.encode(texts[i : i + 512], "document") for i in range(0, len(texts), 512)])
-        queries = np.asarray(model.encode(questions(asked), "query"), np.float32)
-    except RagistryError:
-        origin = "random directions around 200 common ones"
-        around = rng.standard_normal((200, 384))
-        known = unit(around[rng.integers(0, 200, real)] + rng.standard_normal((real, 384)))
-        queries = unit(around[rng.integers(0, 200, asked)] + rng.standard_normal((asked, 384)))
-    made = max(count - len(known), 0)
-    first, second = rng.integers(0, len(known), (2, made))
-    share, noise = rng.uniform(0.5, 1, (made, 1)), rng.standard_normal((made, known.shape[1]))
-    between = unit(share * known[first] + (1 - share) * known[second] + 0.3 / known.shape[1] ** 0.5 * noise)
-    vectors = np.concatenate([known, between])[:count]
-    return np.ascontiguousarray(vectors, np.float32), queries, f"vectors of {origin}, {made:,} more made between them"
-
-
-def unit(vectors: np.ndarray) -> Floats:
-    """Of length 1."""
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
 if __name__ == "__main__":

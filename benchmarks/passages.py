@@ -35,6 +35,14 @@ def passages(count: int, seed: int = 1) -> tuple[list[str], str]:
     return texts, f"{count - made:,} {origin}" + f", {made:,} made of their sentences (seed {seed})" * bool(made)
 
 
+def lines(path: Path, count: int, words: int | None = None) -> str:
+    """Write so many texts to a file, one a line, of each its first words if that is wanted; where they come from."""
+    texts, origin = passages(count)
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(" ".join(text.split()[:words]) + "\n" for text in texts)
+    return origin if words is None else f"the first {words} words of {origin}"
+
+
 def questions(count: int, seed: int = 2) -> list[str]:
     """So many queries: people's questions where there are data, otherwise a few neighbouring words of the texts."""
     draw = random.Random(seed)
