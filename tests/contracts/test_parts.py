@@ -13,6 +13,8 @@ from ragistry.encoders.cached import Cached
 from ragistry.encoders.terms import Terms
 from ragistry.indexes.faiss import Faiss
 from ragistry.indexes.inverted import Inverted
+from ragistry.indexes.maxsim import MaxSim
+from ragistry.indexes.precision import Precision
 from ragistry.indexes.weighting import BM25, Dirichlet, Impact, JelinekMercer, Weighting
 from ragistry.protocols import Encoder, Index
 from ragistry.testing import EncoderContract, IndexContract
@@ -56,6 +58,23 @@ class TestApproximateFaiss(IndexContract):
 
     def make(self) -> Index:
         return Faiss("HNSW32")
+
+
+class TestMaxSim(IndexContract):
+    precision: Precision = "fp32"
+
+    def make(self) -> Index:
+        return MaxSim(self.precision)
+
+
+class TestMaxSimOfHalves(TestMaxSim):
+    precision = "fp16"
+    tolerance = 2e-3
+
+
+class TestMaxSimOfBytes(TestMaxSim):
+    precision = "int8"
+    tolerance = 5e-2
 
 
 class TestTerms(EncoderContract):
