@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -11,10 +12,14 @@ from ragistry import Analyzer
 from ragistry.encoders.backbones import stack
 from ragistry.encoders.cached import Cached
 from ragistry.encoders.terms import Terms
+from ragistry.indexes.binary import Binary
 from ragistry.indexes.faiss import Faiss
 from ragistry.indexes.inverted import Inverted
 from ragistry.indexes.maxsim import MaxSim
 from ragistry.indexes.precision import Precision
+from ragistry.indexes.quantised import Quantised
+from ragistry.indexes.reduced import Reduced
+from ragistry.indexes.tiered import Tiered
 from ragistry.indexes.weighting import BM25, Dirichlet, Impact, JelinekMercer, Weighting
 from ragistry.protocols import Encoder, Index
 from ragistry.testing import EncoderContract, IndexContract
@@ -58,6 +63,41 @@ class TestApproximateFaiss(IndexContract):
 
     def make(self) -> Index:
         return Faiss("HNSW32")
+
+
+EXACT: dict[str, Callable[[], Index]] = {
+    "quantised, whole": lambda: Quantised(),
+    "reduced, whole": lambda: Reduced(3),
+    "signs, tiered": lambda: Tiered(Binary(), Faiss("Flat")),
+    "codes, tiered": lambda: Tiered(Quantised(4, enough=20), Faiss("Flat")),
+}
+LOSSY: dict[str, Callable[[], Index]] = {
+    "signs": lambda: Binary(),
+    "few signs": lambda: Binary(5),
+    "codes": lambda: Quantised(4, enough=20),
+    "halves": lambda: Reduced(),
+    "axes": lambda: Reduced(3, enough=20),
+    "weighted": lambda: Tiered(Binary(), Faiss("Flat"), depth=5, weight=0.3),
+}
+
+
+class TestCompressed(IndexContract):
+    @pytest.fixture(autouse=True, params=EXACT.values(), ids=EXACT.keys())
+    def settings(self, request: pytest.FixtureRequest) -> Iterator[None]:
+        self.making = request.param
+        yield
+
+    def make(self) -> Index:
+        return cast(Index, self.making())
+
+
+class TestLossy(TestCompressed):
+    exact = False
+
+    @pytest.fixture(autouse=True, params=LOSSY.values(), ids=LOSSY.keys())
+    def settings(self, request: pytest.FixtureRequest) -> Iterator[None]:
+        self.making = request.param
+        yield
 
 
 class TestMaxSim(IndexContract):

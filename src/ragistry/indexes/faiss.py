@@ -7,17 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InvalidInput
 from ..protocols import Files, State
 from ..types import Among, Floats, Kind, Ranking, Vectors
 from . import fastscan
 from .block import Block, Hits
+from .coded import checked
 from .factory import SMALL, Built, Factory, Metric
 from .segments import Allowed, Segment, Segmented
 
 _SPARSE = 8  # a search allowed one row in so many is done exactly
 _SPARSE_MEASURED = 32  # the same, where the codes of all rows are scanned faster than an index is asked
-_LONGEST = 1e18  # products of longer vectors do not fit float32
 _LARGEST = 1 << 26  # numbers in a segment that `auto` makes, so that making one takes little memory
 
 
@@ -90,7 +89,7 @@ class Faiss(Segmented[Block]):
             InvalidInput: If ids and vectors do not match one to one, an id is given twice, the dimension differs from
                 that of the vectors held or does not suit the factory, or a number is NaN, infinite or too large.
         """
-        super().add(ids, self._checked(vectors, "vectors"))
+        super().add(ids, checked(vectors, "vectors", self._dimension))
 
     def search(self, queries: Any, k: int, *, among: Among = None) -> list[Ranking]:
         """The best `k` of `among` for each row of `queries`, [queries, dimensions].
@@ -101,7 +100,7 @@ class Faiss(Segmented[Block]):
         """
         segments = self._segments
         total = sum(segment.size for segment in segments)
-        asked = self._checked(queries, "queries")
+        asked = checked(queries, "queries", self._dimension)
         if k <= 0 or not segments or (among is not None and not among):
             return [Ranking((), np.empty(0, np.float32))] * len(asked)
         found: list[tuple[list[str], list[Floats]]] = [([], []) for _ in asked]
@@ -162,32 +161,6 @@ class Faiss(Segmented[Block]):
     @property
     def _dimension(self) -> int | None:
         return self._segments[0].content.vectors.shape[1] if self._segments else None
-
-    def _checked(self, vectors: Any, what: str) -> Floats:
-        try:
-            given = np.asarray(vectors)
-        except (TypeError, ValueError, RuntimeError):
-            given = np.empty(0, np.object_)  # rows of unequal lengths, or a tensor that numpy cannot see
-        if given.ndim != 2 or not given.shape[1] or not np.can_cast(given.dtype, np.float32, "same_kind"):
-            raise InvalidInput(
-                f"the {what} are {type(vectors).__name__} of shape {given.shape} and type {given.dtype}; a faiss index "
-                f"needs an array of real numbers [{what}, dimensions]"
-            )
-        known = self._dimension
-        if known is not None and given.shape[1] != known:
-            raise InvalidInput(
-                f"the {what} have {given.shape[1]} dimensions, the index holds vectors of {known}; use the encoder the "
-                "index was made with"
-            )
-        with np.errstate(over="ignore"):
-            checked = np.ascontiguousarray(given, np.float32)
-            squares = _squares(checked)
-        bad = np.flatnonzero(~(squares <= _LONGEST**2))
-        if len(bad):
-            raise InvalidInput(
-                f"row {bad[0]} of the {what} holds NaN or infinity, or is longer than {_LONGEST:g}; remove or scale it"
-            )
-        return checked
 
     def _make(self, vectors: Floats) -> Block:
         factory = self._factory.suited(vectors.shape[1])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-
 OF_A_PART = {"margin", "points"}
 """What a part of an index keeps beside its recall, by which it is told from other states."""
 
 
 def measured(state: Any) -> float | None:
-    """The least recall@10 that was measured when parts of a saved index were built (see `ragistry.indexes.fastscan` and `ragistry.indexes.centroids`).
+    """The least recall@10 that was measured when parts of a saved index were built.
+
+    See `ragistry.indexes.fastscan` and `ragistry.indexes.centroids`.
 
     Example:
         >>> measured({"segments": [{"margin": 0.1, "recall": 0.9996}, {"margin": None, "recall": 1.0}]})

@@ -70,7 +70,8 @@ class Live(nn.Module):
         """Token embeddings, float32 [b, t, d]; texts of like length go through the model together, with little padding."""
         longest = mask.sum(dim=1)
         order = torch.argsort(longest, stable=True)
-        found = torch.zeros(*ids.shape, self.model.config.hidden_size)
+        config: Any = self.model.config
+        found = torch.zeros(*ids.shape, config.hidden_size)
         with torch.autocast("cpu", torch.bfloat16, enabled=self._rounds):
             for rows in order.split(GROUP):
                 width = max(1, int(longest[rows[-1]]))
