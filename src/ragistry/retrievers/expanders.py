@@ -1,15 +1,16 @@
-"""What a first look at the best documents makes of a query: Rocchio's vectors and RM3's words."""
+"""What a first look at the best documents makes of a query: Rocchio's vectors, RM3's words, or a text that is read again."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import InvalidInput
-from ..protocols import Feedback
-from ..types import Floats, Ints, Kind, Query, Vectors
+from ..protocols import Encoder, Feedback
+from ..types import Document, Floats, Ints, Kind, Query, Vectors
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -61,6 +62,52 @@ class VectorPRF:
         mean = found.mean(axis=0, dtype=np.float64)
         moved: Floats = (alpha * own.astype(np.float64) + beta * mean).astype(np.float32)
         return moved
+
+
+class TextPRF:
+    """Has the query encoded again, with the documents found behind it: what the words of all of them ask for together.
+
+    The encoder must have learnt to read such texts (see `ragistry.training.feedback`): an untaught one makes them vectors of
+    the documents more than of the query. Without feedback the text is the query's own. An encoder cuts texts at their end,
+    so what does not fit is of the last documents, and never of the query.
+
+    Args:
+        encoder: Of queries with feedback; the documents' vectors stay those of the index.
+        separator: Put between query and documents: a token that ends texts, in the model's own spelling.
+        length: Characters of each document that are read.
+
+    Raises:
+        InvalidInput: If the encoder is not dense, or the length is not positive.
+
+    Example:
+        >>> from ragistry.encoders.functions import Function
+        >>> from ragistry.types import Document
+        >>> longer = TextPRF(Function(lambda texts: [[len(text), 1] for text in texts], "length"), " [SEP] ", length=8)
+        >>> longer.text("lines", [Document("1", "fourteen lines"), Document("2", "cat")])
+        'lines [SEP] fourteen [SEP] cat'
+
+    Source: ANCE-PRF, arXiv:2108.13454 (CIKM 2021), section 3. Deviation: documents are cut at a number of characters, so
+    that the first one leaves room for others (there, passages are short).
+    """
+
+    kind: Kind = "dense"
+
+    def __init__(self, encoder: Encoder, separator: str, length: int = 400) -> None:
+        if encoder.kind != "dense":
+            raise InvalidInput(f"{type(encoder).__name__} makes {encoder.kind} vectors; give a dense encoder")
+        if not isinstance(length, int) or length < 1:
+            raise InvalidInput(f"length={length!r:.100}; give a whole number of 1 or more")
+        self.encoder, self.separator, self.length = encoder, separator, length
+
+    def expand(self, query: Query, vector: Vectors, feedback: Feedback) -> Floats:
+        """The vector [1, d] of query and documents together, float32 [1, d]."""
+        if not len(feedback.documents):
+            return cast(Floats, vector)
+        return cast(Floats, self.encoder.encode([self.text(query, feedback.documents)], "query"))
+
+    def text(self, query: Query, documents: Sequence[Document]) -> str:
+        """What is encoded."""
+        return self.separator.join([query, *(document.full_text[: self.length] for document in documents)])
 
 
 class RM3:

@@ -12,11 +12,11 @@ from ..encoders.terms import Terms
 from ..errors import FingerprintMismatch, InvalidInput
 from ..indexes.inverted import Inverted
 from ..protocols import NOTHING, Encoder, Files, Index, State
-from ..types import Among, Counts, Document, Floats, Query, Ranking, Vectors
+from ..types import Among, Counts, Document, Floats, Kind, MultiVectors, Query, Ranking, Vectors
 from .asking import check_search, query_vectors
 
 RECENT = 1024
-"""How many dense query vectors a searcher remembers."""
+"""Of how many queries a searcher remembers what a model made of them."""
 
 
 class Searcher:
@@ -134,8 +134,8 @@ class Searcher:
         self._expected = state["fingerprint"]
 
     def _vectors(self, documents: Sequence[Document], same: Mapping[str, str]) -> Vectors:
-        """Document vectors. Dense ones are computed once for each text that is not there yet."""
-        if self.encoder.kind != "dense":
+        """Document vectors. What a model makes is computed once for each text that is not there yet."""
+        if self.encoder.kind == "sparse":
             return self.encoder.encode(documents, "document")
         known = [document for document in documents if document.id in same]
         first = {document.full_text: document for document in reversed(documents) if document.id not in same}
@@ -144,15 +144,15 @@ class Searcher:
         if known:
             copied = self._copied([same[document.id] for document in known])
             by_text |= {document.full_text: vector for document, vector in zip(known, copied, strict=True)}
-        return np.stack([by_text[document.full_text] for document in documents])
+        return _joined(self.encoder.kind, [by_text[document.full_text] for document in documents])
 
     def _copied(self, ids: Sequence[str]) -> Floats:
         """Vectors as the encoder made them."""
         return cast(Floats, self.index.vectors(ids))
 
     def _encoded(self, queries: Sequence[Query]) -> Vectors | Counts:
-        """Query vectors. Dense ones are kept for a while: a fusion asks the same query again, and models are slow."""
-        if self.encoder.kind != "dense":
+        """Query vectors. A model's are kept for a while: a fusion asks the same query again, and models are slow."""
+        if self.encoder.kind == "sparse":
             if type(self.encoder) is Terms and type(self.index) is Inverted:
                 return self.encoder.counts(queries)  # the same without scipy, which takes long to load
             return self.encoder.encode(queries, "query")
@@ -160,8 +160,10 @@ class Searcher:
         unknown = [query for query in dict.fromkeys(queries) if query not in recent]
         if unknown:
             recent = recent | dict(zip(unknown, cast(Floats, self._asking().encode(unknown, "query")), strict=True))
-            self._recent = recent if len(recent) <= RECENT else dict(list(recent.items())[-RECENT:])
-        return np.stack([recent[query] for query in queries])
+            self._recent = recent
+            if len(recent) > RECENT:  # copied, as parts of an array would keep all of it
+                self._recent = {query: vector.copy() for query, vector in list(recent.items())[-RECENT:]}
+        return _joined(self.encoder.kind, [recent[query] for query in queries])
 
     def _asking(self) -> Encoder:
         """What encodes queries."""
@@ -182,3 +184,10 @@ class Searcher:
                     "use the model it was made with, or index the documents again"
                 )
         self._expected = ""
+
+
+def _joined(kind: Kind, vectors: Sequence[Floats]) -> Vectors:
+    """Vectors of some items, each [d], or [t, d] if they are `multi`, as one."""
+    if kind == "dense":
+        return np.stack(vectors)
+    return MultiVectors(np.concatenate(vectors), np.cumsum([0, *map(len, vectors)], dtype=np.int64))
