@@ -73,7 +73,7 @@ class Live(nn.Module):
         config: Any = self.model.config
         found = torch.zeros(*ids.shape, config.hidden_size)
         with torch.autocast("cpu", torch.bfloat16, enabled=self._rounds):
-            for rows in order.split(GROUP):
+            for rows in torch.split(order, GROUP):
                 width = max(1, int(longest[rows[-1]]))
                 output = self.model(input_ids=ids[rows, :width], attention_mask=mask[rows, :width])
                 part = output.last_hidden_state.float()
