@@ -218,7 +218,7 @@ class RagistryRetriever(BaseRetriever):
         state = super().__getstate__()
         fields = {key: value for key, value in state["__dict__"].items() if key in type(self).model_fields}
         if isinstance(self.collection, Collection):
-            fields["collection"] = self.collection.path.absolute()
+            fields["collection"] = self.collection.location
         return {**state, "__dict__": fields}
 
     def __setstate__(self, state: dict[Any, Any]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ragistry import Collection
+from ragistry.engines import is_address
 from ragistry.errors import InvalidInput, UnknownName
 from ragistry.protocols import Searchable
 from ragistry.tools import SearchArgs, SearchResult, SearchTool, one_line
@@ -138,8 +139,7 @@ def served(collections: Given, descriptions: Mapping[str, str]) -> dict[str, Ser
     else:
         opened = dict[str, Searchable]()
         for one in map(_opened, collections):
-            path = getattr(one, "path", None)
-            plain = one_line(path.resolve().name if isinstance(path, Path) else "") or "collection"
+            plain = one_line(_called(one)) or "collection"
             name, number = plain, 1
             while name in opened:
                 number += 1
@@ -157,6 +157,14 @@ def served(collections: Given, descriptions: Mapping[str, str]) -> dict[str, Ser
             f"the description of {unknown[0]!r} is of no collection here; there are: {', '.join(opened)}"
         )
     return {name: Served(name, one, descriptions.get(name, "")) for name, one in opened.items()}
+
+
+def _called(one: Searchable) -> str:
+    """The name of a collection's directory, or what it is called in its database."""
+    location = one.location if isinstance(one, Collection) else ""
+    if is_address(location):
+        return location.rpartition("collection=")[2]
+    return Path(location).resolve().name if location else ""
 
 
 def _opened(one: One) -> Searchable:

@@ -13,13 +13,15 @@ from typing import Annotated, Any
 import typer
 
 from .console import note
+from .engines import shown
 from .errors import InvalidInput
 from .storage import explained
 
 
 def serve(
     directories: Annotated[
-        list[Path], typer.Argument(metavar="DIR", help="Directories of collections.", show_default=False)
+        list[str],
+        typer.Argument(metavar="DIR", help="Directories of collections, or databases' addresses.", show_default=False),
     ],
     mcp: Annotated[
         bool, typer.Option("--mcp", help="Speak the Model Context Protocol; no other is there yet.", show_default=False)
@@ -67,7 +69,7 @@ def serve(
         given = {"--token-env": token_env, "--token-file": token_file, "--origin": origin}
         if useless := [option for option, value in given.items() if value]:
             raise InvalidInput(f"{useless[0]} is of no use without --http, which alone is reached over a network")
-    listed = ", ".join(str(directory) for directory in directories)
+    listed = ", ".join(shown(one) for one in directories)
 
     def ready(url: str) -> None:
         note(f"serving {listed} at {url}{' to clients that send the token' if token else ''}; Ctrl-C ends it")

@@ -66,7 +66,10 @@ app = typer.Typer(
     epilog=_EXIT_CODES,
 )
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.", show_default=False)]
-Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The collection's directory.", show_default=False)]
+Directory = Annotated[
+    str,
+    typer.Argument(metavar="DIR", help="The collection's directory, or its postgresql:// address.", show_default=False),
+]
 Paths = Annotated[list[Path], typer.Argument(metavar="PATH", help="Files and folders.", show_default=False)]
 Tokens = Annotated[int, typer.Option(min=1, help="The most tokens in a chunk.")]
 Where = Annotated[
@@ -130,7 +133,15 @@ def schema(
 def index(
     paths: Paths,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="The collection's directory.", show_default=False)
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            "--to",
+            metavar="DIR",
+            help="The collection's directory, or its postgresql:// address.",
+            show_default=False,
+        ),
     ],
     retriever: Annotated[
         str | None,
@@ -155,10 +166,11 @@ def index(
     An interrupted run has committed what it had finished; the same command continues. A collection keeps its retriever:
     asking for another one is an error.
     """
+    from .engines import holds_one
     from .mirror import Reading, opened, read_fields, stale
 
-    reading = Reading(paths, tokens, apart=output)
-    if not reading.files and not output.exists():
+    reading = Reading(paths, tokens, apart=Path(output))
+    if not reading.files and not Path(output).exists() and not holds_one(output):
         nothing(f"there is no file to index at {', '.join(map(str, paths))}", {"files": 0}, as_json=as_json)
     with opened(output, retriever, read_fields(fields or [])) as collection:
         _add(collection, reading, stale, as_json)
@@ -174,7 +186,7 @@ def add(directory: Directory, paths: Paths, tokens: Tokens = 200, as_json: Json 
     from .collection import Collection
     from .mirror import Reading
 
-    reading = Reading(paths, tokens, apart=directory)
+    reading = Reading(paths, tokens, apart=Path(directory))
     with Collection.open(directory) as collection:
         _add(collection, reading, lambda collection, reading: [], as_json)
 
@@ -199,7 +211,7 @@ def remove(
         wanted = ids or [document.id for document in collection.documents(condition)]
         removed, left = collection.remove(wanted), len(collection)
     missing = len(set(wanted)) - removed
-    done = {"path": str(directory), "removed": removed, "missing": missing, "documents": left}
+    done = {"path": collection.location, "removed": removed, "missing": missing, "documents": left}
     if not removed:
         nothing("the collection has none of these documents, so nothing was removed", done, as_json=as_json)
     if missing:
@@ -279,6 +291,38 @@ app.command()(fit)
 app.command()(serve)
 
 
+@app.command("copy")
+def copy_(
+    source: Annotated[
+        str, typer.Argument(metavar="FROM", help="A collection's directory or address.", show_default=False)
+    ],
+    target: Annotated[
+        str, typer.Argument(metavar="TO", help="Of nothing yet, or of a copy that was begun.", show_default=False)
+    ],
+    as_json: Json = False,
+) -> None:
+    """Copy a collection between a directory and a database, with its vectors and what it has learnt.
+
+    An interrupted copy is continued by the same command. Repeated later, it brings the copy up to date. In the end every
+    document and vector of both is compared.
+    """
+    from .engines import store_at
+    from .registry import require
+
+    require("psycopg_pool", "postgres")
+    from .engines.copying import copy
+
+    with contextlib.closing(store_at(source)) as store, Bar("Copying", "documents", None) as bar:
+        done = copy(store, target, progress=bar.advance)
+    if as_json:
+        show_json(done._asdict())
+    else:
+        show(
+            f"copied {counted(done.copied, 'document')}, {done.unchanged:,} were there, {done.removed:,} removed; both have "
+            f"the checksum {done.checksum}"
+        )
+
+
 @app.command()
 def info(directory: Directory, as_json: Json = False) -> None:
     """Say what a collection holds."""
@@ -315,7 +359,7 @@ def _add(
             change = collection.add(reading.documents(collection, bar.advance))
         removed = collection.remove(stale(collection, reading))
     done = {
-        "path": str(collection.path),
+        "path": collection.location,
         "documents": len(collection),
         "added": change.added,
         "replaced": change.replaced,
@@ -344,7 +388,7 @@ def _resumable(collection: Collection) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"interrupted: {counted(len(collection), 'document')} of {str(collection.path)!r} are committed and safe; "
+            f"interrupted: {counted(len(collection), 'document')} of {collection.location!r} are committed and safe; "
             "repeat the command to continue"
         ) from None
 

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from .corpus import Change, digest
+from .engines import copied, make_at, store_at
 from .errors import Corrupt, InvalidInput
 from .indexes.recall import measured
-from .metadata import encode, normal
 from .protocols import Retriever
 from .registry import Lesson
 from .retrievers.asking import check_search, whole
 from .rows import checked_ids
-from .store import Store, View
+from .states import View
+from .store import Store
 from .types import Among, Document, Hit, Query, Ranking, check_text
-
-_FILTERS_KEPT = 32
 
 
 class Collection:
@@ -32,14 +30,19 @@ class Collection:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._store = Store(Path(path))
+        self._store = store_at(path)
         self._corpus = self._store.corpus
-        self._filtering = threading.Lock()
-        self._filters: OrderedDict[tuple[int, str], frozenset[str]] = OrderedDict()
+
+    @property
+    def location(self) -> str:
+        """The directory, or the address without its password."""
+        return self._store.location
 
     @property
     def path(self) -> Path:
-        """The directory."""
+        """The directory; a collection that a database keeps has none, which is an `InvalidInput`."""
+        if not isinstance(self._store, Store):
+            raise InvalidInput(f"{self.location!r} is kept by a database and has no directory; use `location`")
         return self._store.path
 
     @property
@@ -68,7 +71,7 @@ class Collection:
             >>> [(hit.id, hit.text) for hit in docs.search("lines", where={"year": {"lt": 1700}})]
             [('1', 'Fourteen lines.')]
         """
-        Store.make(Path(path), retriever)
+        make_at(path, retriever)
         return cls(path)
 
     @classmethod
@@ -213,7 +216,7 @@ class Collection:
             count += 1
         if not where and count != expected:
             raise Corrupt(
-                f"{str(self.path)!r} should hold {expected} documents, {count} are there; restore it from a copy, or index "
+                f"{self.location!r} should hold {expected} documents, {count} are there; restore it from a copy, or index "
                 "again"
             )
 
@@ -236,14 +239,12 @@ class Collection:
     def info(self) -> dict[str, Any]:
         """What the collection holds: counts, sizes in bytes, recipe, versions."""
         manifest = self._store.current().manifest
-        corpus = sum(p.stat().st_size for p in self.path.glob("corpus.sqlite*"))
         return {
-            "path": str(self.path),
+            "path": self.location,
             "documents": manifest.documents,
             "retriever": manifest.recipe["name"],
             "recipe": manifest.recipe,
-            "index_bytes": sum(manifest.files.values()),
-            "corpus_bytes": corpus,
+            **self._store.sizes(),
             "generation": manifest.generation,
             "format": manifest.format,
             "version": manifest.version,
@@ -254,13 +255,13 @@ class Collection:
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Copy the latest committed state to another directory, which must not exist or be empty.
+        """Copy the latest committed state to another directory, which must not exist or be empty, or a database.
 
         Raises:
             StorageError: If there is something there already, or it cannot be written; what was copied is removed.
             Locked: If another process is writing.
         """
-        self._store.copy(Path(path))
+        copied(self._store, path)
 
     def check(self) -> None:
         """Read everything and compare it with its checksums.
@@ -379,7 +380,7 @@ class Collection:
     def _asked(self, ask: Callable[[View, Among], list[Ranking]], where: Mapping[str, Any] | None) -> list[list[Hit]]:
         def found(view: View) -> list[list[Hit]]:
             at = view.manifest.generation
-            rankings = ask(view, None if not where else self._among(where, at))
+            rankings = ask(view, None if not where else self._store.among(where, at))
             named = self._store.named({id for ranking in rankings for id in ranking.ids}, at)
             return [
                 [Hit(i, score, named[i].text, named[i].title, named[i].metadata) for i, score in ranking]
@@ -387,14 +388,3 @@ class Collection:
             ]
 
         return self._store.read(found)
-
-    def _among(self, where: Mapping[str, Any], generation: int) -> frozenset[str]:
-        key = generation, encode(normal(where, "the filter"))
-        known = self._filters.get(key)
-        if known is None:
-            known = frozenset(self._corpus.ids(where, at=generation))
-            with self._filtering:
-                self._filters[key] = known
-                while len(self._filters) > _FILTERS_KEPT:
-                    self._filters.popitem(last=False)
-        return known

@@ -44,14 +44,14 @@ _ORDER: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
     "lt": ("<", operator.lt),
     "lte": ("<=", operator.le),
 }
-_NEGATED = {"ne": "eq", "nin": "in"}
+NEGATED = {"ne": "eq", "nin": "in"}
 OPERATORS = ("eq", "ne", "gt", "gte", "lt", "lte", "in", "nin", "exists", "contains")
 COMBINERS = ("and", "or", "not")
 _MISSING = object()
 
 
 @dataclass(frozen=True, slots=True)
-class _Condition:
+class Condition:
     field: str
     operator: str
     operand: Any
@@ -63,7 +63,7 @@ class _Combination:
     parts: tuple[_Node, ...]
 
 
-_Node: TypeAlias = _Condition | _Combination
+_Node: TypeAlias = Condition | _Combination
 _Sql: TypeAlias = tuple[str, list[Any]]
 
 
@@ -86,7 +86,7 @@ def matches(where: Where, metadata: Mapping[str, Any]) -> bool:
         >>> matches({"author.name": {"ne": "Ada"}}, {"author": {"name": "Ada"}})
         False
     """
-    return _holds(_tree(_normal(where)), metadata)
+    return _holds(tree(plain_filter(where)), metadata)
 
 
 def compile(where: Where | None) -> tuple[str, list[Any]]:
@@ -111,8 +111,8 @@ def compile(where: Where | None) -> tuple[str, list[Any]]:
         (1,)
         >>> connection.close()
     """
-    given = _normal({} if where is None else where)
-    node = _tree(given)
+    given = plain_filter({} if where is None else where)
+    node = tree(given)
     if node == _Combination("and", ()):
         return "1", []
     sql, parameters = _sql(node)
@@ -127,14 +127,16 @@ def install(connection: sqlite3.Connection) -> None:
 # From a mapping to a tree.
 
 
-def _normal(where: Any) -> dict[str, Any]:
+def plain_filter(where: Any) -> dict[str, Any]:
+    """A filter as it is read, in plain types; an `InvalidInput` if it is no mapping."""
     if not isinstance(where, Mapping):
         raise InvalidInput(f'a filter is a mapping such as {{"year": {{"gte": 2020}}}}; given {where!r:.100}')
     normalised: dict[str, Any] = normal(where, "the filter")
     return normalised
 
 
-def _tree(where: dict[str, Any]) -> _Node:
+def tree(where: dict[str, Any]) -> _Node:
+    """Its conditions, nested as they are; an `InvalidInput` if something in it is none."""
     node = _filter(where, 0)
     if _count(node) > MAX_CONDITIONS:
         raise InvalidInput(
@@ -182,11 +184,11 @@ def _conditions(field: str, value: Any) -> Iterable[_Node]:
             raise InvalidInput(f"`exists` for the field {field!r} needs True or False; given {operand!r:.100}")
         if name in _ORDER and _family(operand) is None:
             raise InvalidInput(f"`{name}` for the field {field!r} needs a number or text; given {operand!r:.100}")
-        yield _Condition(field, name, operand)
+        yield Condition(field, name, operand)
 
 
 def _count(node: _Node) -> int:
-    return 1 if isinstance(node, _Condition) else sum(map(_count, node.parts))
+    return 1 if isinstance(node, Condition) else sum(map(_count, node.parts))
 
 
 # What a tree means.
@@ -194,7 +196,7 @@ def _count(node: _Node) -> int:
 
 @lru_cache(maxsize=16)
 def _parsed(where: str) -> _Node:
-    return _tree(json.loads(where))
+    return tree(json.loads(where))
 
 
 def _matches_json(where: str, metadata: str) -> bool:
@@ -202,7 +204,7 @@ def _matches_json(where: str, metadata: str) -> bool:
 
 
 def _holds(node: _Node, metadata: Mapping[str, Any]) -> bool:
-    if isinstance(node, _Condition):
+    if isinstance(node, Condition):
         return _condition_holds(node.operator, _value(metadata, node.field), node.operand)
     if node.combiner == "not":
         return not _holds(node.parts[0], metadata)
@@ -221,8 +223,8 @@ def _value(metadata: Mapping[str, Any], field: str) -> Any:
 
 
 def _condition_holds(name: str, value: Any, operand: Any) -> bool:
-    if name in _NEGATED:
-        return not _condition_holds(_NEGATED[name], value, operand)
+    if name in NEGATED:
+        return not _condition_holds(NEGATED[name], value, operand)
     if name == "exists":
         return (value is not _MISSING) is operand
     if name == "eq":
@@ -257,7 +259,7 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def _sql(node: _Node) -> _Sql:
-    if isinstance(node, _Condition):
+    if isinstance(node, Condition):
         return _condition_sql(node)
     parts = [_sql(part) for part in node.parts]
     parameters = [parameter for _, held in parts for parameter in held]
@@ -267,10 +269,10 @@ def _sql(node: _Node) -> _Sql:
     return (f"({joined})" if parts else str(int(node.combiner == "and"))), parameters
 
 
-def _condition_sql(condition: _Condition) -> _Sql:
+def _condition_sql(condition: Condition) -> _Sql:
     field, name, operand = condition.field, condition.operator, condition.operand
-    if name in _NEGATED:
-        sql, parameters = _condition_sql(_Condition(field, _NEGATED[name], operand))
+    if name in NEGATED:
+        sql, parameters = _condition_sql(Condition(field, NEGATED[name], operand))
         return f"NOT {sql}", parameters
     keys = field.split(".")
     if not all(map(plain_key, keys)):  # no plain metadata has such a key

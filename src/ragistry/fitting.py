@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 
 def fit(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The collection's directory.", show_default=False)],
+    directory: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIR", help="The collection's directory, or its postgresql:// address.", show_default=False
+        ),
+    ],
     pairs: Annotated[
         Path | None,
         typer.Option(

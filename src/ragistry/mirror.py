@@ -16,10 +16,10 @@ from typing import Any
 import yaml
 
 from .collection import Collection
+from .engines import Location, holds_one
 from .errors import InvalidInput
 from .readers import find, read
 from .registry import create, recipe
-from .storage import MANIFEST
 from .types import Document
 
 Advance = Callable[[int, float], object]
@@ -150,11 +150,11 @@ def stale(collection: Collection, reading: Reading) -> list[str]:
     return found
 
 
-def opened(directory: Path, retriever: str | None, fields: Mapping[str, Any]) -> Collection:
-    """The collection in a directory, made if there is none, provided that its retriever is the one asked for.
+def opened(location: Location, retriever: str | None, fields: Mapping[str, Any]) -> Collection:
+    """The collection at a location, made if there is none, provided that its retriever is the one asked for.
 
     Args:
-        directory: Of a collection, or of nothing yet.
+        location: A directory or an address, of a collection or of nothing yet.
         retriever: A name or a YAML file; None for the one that is there, or "bm25".
         fields: Of the retriever. Those not given may have any value, for `fit` changes them.
 
@@ -163,15 +163,15 @@ def opened(directory: Path, retriever: str | None, fields: Mapping[str, Any]) ->
         UnknownName: If no retriever has this name.
         StorageError: If the directory holds something else, or cannot be read or written.
     """
-    if not (directory / MANIFEST).exists():
-        return Collection.create(directory, create(recipe(retriever or "bm25", fields)))
-    collection = Collection.open(directory)
+    if not holds_one(location):
+        return Collection.create(location, create(recipe(retriever or "bm25", fields)))
+    collection = Collection.open(location)
     held = collection.recipe
     asked = recipe(retriever or held["name"], fields).model_dump(mode="json", exclude_unset=True)
     if different := differences(asked, held):
         collection.close()
         raise InvalidInput(
-            f"{str(directory)!r} keeps another retriever than was asked for: "
+            f"{collection.location!r} keeps another retriever than was asked for: "
             + "; ".join(f"its {field} is {there!r}, not {value!r}" for field, value, there in different)
             + ". Leave out --retriever and --set to keep it as it is, or index into another directory"
         )

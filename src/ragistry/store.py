@@ -17,17 +17,16 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
 from .corpus import Corpus
 from .errors import Corrupt, InvalidInput, Locked, StorageError
 from .protocols import Reading, Retriever, Updatable
-from .registry import Recipe, create
+from .states import States, View
 from .storage import (
     MANIFEST,
     ArrayFiles,
@@ -47,16 +46,6 @@ LOCK = ".lock"
 PATIENCE = 1.0  # seconds to wait for another writer
 
 _log = logging.getLogger("ragistry")
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """One committed state: everything a search needs, never changed."""
-
-    stamp: tuple[int, int]
-    manifest: Manifest
-    retriever: Updatable
 
 
 @dataclass
@@ -68,7 +57,7 @@ class _Locks:
     reading: threading.Lock = field(default_factory=threading.Lock)
 
 
-class Store:
+class Store(States):
     """A corpus, a retriever's arrays and the manifest that says which of them count.
 
     Args:
@@ -79,9 +68,11 @@ class Store:
         Corrupt: If something in it is damaged, or its format is of another version.
     """
 
+    corpus: Corpus
+
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.recovered = ""
+        super().__init__()
+        self.path, self.location = path, str(path)
         self.files = ArrayFiles(path / "files")
         self.writable = os.access(path, os.W_OK)
         self._locks: dict[int, _Locks] = {}
@@ -122,35 +113,6 @@ class Store:
             self.corpus.copy_to(target / CORPUS, at=manifest.generation)
             write_manifest(target, manifest)
 
-    def read(self, ask: Callable[[View], T]) -> T:
-        """What `ask` finds in one committed state; asked again if writers have cleared that state away meanwhile."""
-        while True:
-            view = self.current()
-            try:
-                return ask(view)
-            except StorageError:
-                if self.current().manifest.generation == view.manifest.generation:
-                    raise
-
-    def named(self, ids: Collection[str], generation: int) -> dict[str, Document]:
-        """The documents that a retriever of some generation names, by id."""
-        found = self.corpus.find(ids, at=generation)
-        if lost := set(ids) - found.keys():
-            raise Corrupt(
-                f"{str(self.path)!r}: the index names the document {min(lost)!r} that the corpus does not hold; restore the "
-                "collection from a copy, or index again"
-            )
-        return found
-
-    def _bind(self, retriever: Reading, generation: int) -> None:
-        """Let a retriever that reads texts read those of its own generation."""
-
-        def documents(ids: Sequence[str]) -> list[Document]:
-            found = self.named(ids, generation)
-            return [found[id] for id in ids]
-
-        retriever.read_from(documents)
-
     def check(self) -> None:
         """Read everything and compare it with its checksums."""
         read_manifest(self.path)
@@ -165,14 +127,6 @@ class Store:
         self.corpus.check()
         if expected != found:
             raise Corrupt(f"{str(self.path)!r} should hold {expected} documents, {found} are there; restore it")
-
-    def rebuilt(self, view: View, recipe: Recipe) -> Updatable:
-        """The retriever of a state, with other settings."""
-        retriever = create(recipe)
-        if not isinstance(retriever, Updatable):
-            raise InvalidInput(f"the recipe {recipe.name!r} builds a retriever that takes no documents")
-        retriever.load(view.manifest.state, self.files)
-        return retriever
 
     def commit(
         self, view: View, retriever: Updatable, add: Sequence[Document], remove: Sequence[str], documents: int
@@ -277,11 +231,9 @@ class Store:
             stamp = self._stamp()
             manifest = read_manifest(self.path)
             if before is not None and before.manifest.recipe == manifest.recipe:
-                retriever: Retriever = before.retriever.fork()  # keeps a loaded model
+                retriever = before.retriever.fork()  # keeps a loaded model
             else:
-                retriever = create(manifest.recipe)
-            if not isinstance(retriever, Updatable):
-                raise Corrupt(f"{str(self.path)!r} names a retriever that a collection cannot keep")
+                retriever = self.made(manifest.recipe)
             try:
                 retriever.load(manifest.state, self.files)
             except Corrupt:
@@ -293,9 +245,12 @@ class Store:
                     f"{str(self.path / MANIFEST)!r} is damaged ({error!r}); restore it or index again"
                 ) from None
             self.files.forget(file_names(manifest.state))
-            if isinstance(retriever, Reading):
-                self._bind(retriever, manifest.generation)
-            return View(stamp, manifest, retriever)
+            return View(stamp, manifest, self._bind(retriever, manifest.generation))
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes taken by the index and by the documents."""
+        documents = sum(p.stat().st_size for p in self.path.glob(f"{CORPUS}*"))
+        return {"index_bytes": sum(self.current().manifest.files.values()), "corpus_bytes": documents}
 
     def close(self) -> None:
         """Close the corpus."""

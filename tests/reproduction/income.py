@@ -96,36 +96,47 @@ def learnt(method: Any, lessons: Lessons) -> tuple[Coding, float]:
 
 def arms(
     data: Data, source: Data, known: Mapping[str, Any], made: int, seed: int
-) -> Iterator[tuple[str, str, Any, float]]:
-    """Name, the arm it is held against, retriever and seconds of training."""
+) -> Iterator[tuple[str, tuple[str, ...], Any, float]]:
+    """Name, the arms it is held against, retriever and seconds of training."""
     schedule, own = Schedule(seed=seed), data.name == source.name
     where = "its own pairs" if own else f"pairs of {source.name}, zero-shot"
     bits, codes = data.over(Binary), data.over(lambda: Quantised(PARTS, codec=known["codec"]))
     opq = "OPQ" if own else f"OPQ of {source.name}"
-    yield "signs", "", bits, 0.0
-    yield f"BPR, {where}", "signs", bits.taught(data.ids, known["bpr"][0]), known["bpr"][1]
+    bpr, jpq = f"BPR, {where}", f"JPQ, {where}"
+    yield "signs", (), bits, 0.0
+    yield bpr, ("signs",), bits.taught(data.ids, known["bpr"][0]), known["bpr"][1]
     for labels in ("genq", "gpl"):
         lessons = data.alone(Pseudo(labels, made, seed=seed))
         method = Hashing(schedule=schedule)
         coding, seconds = learnt(method, lessons)
-        yield f"BPR, documents alone ({labels})", "signs", method.taught(bits, data.ids, coding), seconds
-    yield opq, "", codes, 0.0
-    yield f"JPQ, {where}", opq, codes.taught(data.ids, known["jpq"][0]), known["jpq"][1]
+        yield (
+            f"BPR, documents alone ({labels})",
+            ("signs",) if own else ("signs", bpr),
+            method.taught(bits, data.ids, coding),
+            seconds,
+        )
+    yield opq, (), codes, 0.0
+    yield jpq, (opq,), codes.taught(data.ids, known["jpq"][0]), known["jpq"][1]
     mine = "OPQ" if own else "OPQ of its own documents"
     held = codes.encoded(data.ids)
     codec = known["codec"] if own else Codec.train(held, PARTS, seed=seed)
     fitted = codes if own else data.over(lambda: Quantised(PARTS, codec=codec))
     if not own:
-        yield mine, "", fitted, 0.0
+        yield mine, (), fitted, 0.0
     for labels in ("genq", "gpl"):
         lessons = data.alone(Pseudo(labels, made, seed=seed))  # type: ignore[arg-type]
         coding, seconds = learnt(Quantising(codec, schedule=replace(schedule, size=32)), lessons)
-        yield f"JPQ, documents alone ({labels})", mine, fitted.taught(data.ids, coding), seconds
+        yield (
+            f"JPQ, documents alone ({labels})",
+            (mine,) if own else (mine, jpq),
+            fitted.taught(data.ids, coding),
+            seconds,
+        )
     two = f"{opq}, then vectors of 200"
     tiered = data.over(lambda: Quantised(PARTS, codec=known["codec"]), depth=200, weight=0.3)
-    yield two, "", tiered, 0.0
+    yield two, (), tiered, 0.0
     coding, seconds = known["bidr"]
-    yield f"BiDR, {where}", two, TwoStage(known["codec"]).taught(tiered, data.ids, coding), seconds
+    yield f"BiDR, {where}", (two,), TwoStage(known["codec"]).taught(tiered, data.ids, coding), seconds
 
 
 def taught_by(source: Data, seed: int) -> dict[str, Any]:
@@ -142,7 +153,15 @@ def taught_by(source: Data, seed: int) -> dict[str, Any]:
     return {"codec": codec} | {name: learnt(method, lessons) for name, method in methods.items()}
 
 
-def table(name: str, found: Sequence[tuple[str, str, Evaluation, float]]) -> str:
+def _held_against(other: Evaluation, evaluation: Evaluation) -> tuple[str, str]:
+    """p, and what it says."""
+    value = compare([other, evaluation], "nDCG@10", other.name)[0].p
+    better = evaluation.means["nDCG@10"] > other.means["nDCG@10"]
+    verdict = "no difference shown" if value >= SIGNIFICANT else "better" if better else "worse"
+    return "< .001" if value < 0.001 else f"{value:.3f}", verdict
+
+
+def table(name: str, found: Sequence[tuple[str, tuple[str, ...], Evaluation, float]]) -> str:
     """Markdown of one collection."""
     by_name = {arm: evaluation for arm, _, evaluation, _ in found}
     lines = [
@@ -151,14 +170,12 @@ def table(name: str, found: Sequence[tuple[str, str, Evaluation, float]]) -> str
         "|---|---|---|---|---|---|---|",
     ]
     for arm, against, evaluation, seconds in found:
-        p = verdict = ""
-        if against:
-            value = compare([by_name[against], evaluation], "nDCG@10", by_name[against].name)[0].p
-            p = "< .001" if value < 0.001 else f"{value:.3f}"
-            better = evaluation.means["nDCG@10"] > by_name[against].means["nDCG@10"]
-            verdict = "no difference shown" if value >= SIGNIFICANT else "better" if better else "worse"
+        tests = [_held_against(by_name[other], evaluation) for other in against]
+        p, verdict = ("; ".join(cells) for cells in zip(*tests, strict=True)) if tests else ("", "")
         means = " | ".join(f"{evaluation.means[measure]:.4f}" for measure in MEASURES)
-        lines.append(f"| {arm} | {means} | {against} | {p} | {verdict} | {f'{seconds:.0f}' if seconds else ''} |")
+        lines.append(
+            f"| {arm} | {means} | {'; '.join(against)} | {p} | {verdict} | {f'{seconds:.0f}' if seconds else ''} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -176,13 +193,15 @@ def main() -> None:
         "# Learnt codes, measured\n\n"
         f"Written by `{Path(__file__).name}` on {platform.machine()}, Python {platform.python_version()}. All-MiniLM-L6-v2; "
         f"codes of {PARTS} bytes a document, 1/32 of float32; {given.made:,} queries made from documents, taken from their "
-        "own words. `p`: paired randomisation test against the arm named. Seconds are of training alone.\n"
+        "own words. `p`: paired randomisation tests against the arms named. Seconds are of training alone.\n"
     )
     for seed in given.seeds:
         known = taught_by(source, seed)
         for name in given.sets:
             data = source if name == SOURCE else Data(name, given.cache)
-            found = [("vectors, uncompressed", "", data.measured(data.over(Faiss), "vectors, uncompressed"), 0.0)]
+            found: list[Any] = [
+                ("vectors, uncompressed", (), data.measured(data.over(Faiss), "vectors, uncompressed"), 0.0)
+            ]
             for arm, against, retriever, seconds in arms(data, source, known, given.made, seed):
                 found.append((arm, against, data.measured(retriever, arm), seconds))
                 sys.stdout.write(f"{name}, seed {seed}: {arm}: {found[-1][2].means} {seconds:.0f} s\n")

@@ -22,7 +22,7 @@ class Held:
             self._path: str | None = os.fspath(given)
             self._found: Searchable | None = None
         elif isinstance(given, Searchable):
-            self._path = str(given.path) if isinstance(given, Collection) else None
+            self._path = given.location if isinstance(given, Collection) else None
             self._found = given
         else:
             raise InvalidInput(f"{given!r:.100} is {type(given).__name__}; give a collection or its path")

