@@ -52,6 +52,8 @@ _MISSING = object()
 
 @dataclass(frozen=True, slots=True)
 class Condition:
+    """A field, an operator and what the field's value is compared with."""
+
     field: str
     operator: str
     operand: Any
