@@ -60,11 +60,11 @@ def fit(
 
     `ragistry fit my-docs --pairs pairs.tsv`
 
-    What is learnt depends on the retriever: **adder** turns the vectors of its embedding model, **lexsembridge**
-    adds the words of texts to them, **bpr**, **jpq** and **bidr** turn their codes, **pefa-xs** and **pefa-xl** remember the
-    queries, **colbert** and **ance-prf** train how queries are read, **lexicon**, **llm-ql** and **genre** a model of documents,
-    the others choose better settings. Only where documents' own model is trained are they encoded again. Whether it helps is measured on queries that were held out;
-    if it does not, the collection stays as it was.
+    What is learnt depends on the retriever: **adder** turns the vectors of its embedding model, **lexsembridge** adds the
+    words of texts to them, **bpr**, **jpq** and **bidr** turn their codes, **pefa-xs** and **pefa-xl** remember the queries,
+    **colbert** and **ance-prf** train how queries are read, **lexicon**, **llm-ql** and **genre** a model of documents, the
+    others choose better settings. Documents are encoded again only where their own model was trained. Whether it helps is
+    measured on queries that were held out; if it does not, the collection stays as it was.
     """
     if (pairs is None) == (not own):
         problem = "were both given" if own else "were both left out"
