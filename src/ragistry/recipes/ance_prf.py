@@ -40,10 +40,11 @@ class AncePRFRecipe(EmbeddingRecipe):
 
     def build(self) -> Retriever:
         """A searcher over embeddings that can be taught to read feedback."""
+        encoder = self.encoder()  # first: it says which extra is missing
         from ..retrievers.searcher import Searcher
         from ..retrievers.text_feedback import Rereading
 
-        return Rereading(Searcher(self.encoder(), self.empty()), depth=self.depth, length=self.length)
+        return Rereading(Searcher(encoder, self.empty()), depth=self.depth, length=self.length)
 
     def learn(self, retriever: Any, judged: Mapping[str, Mapping[str, int]], ids: Sequence[str], lesson: Lesson) -> Any:
         """Teach the query's encoder, from pairs."""

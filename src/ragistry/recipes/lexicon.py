@@ -70,7 +70,7 @@ class LexiconRecipe(Recipe):
 
     def build(self) -> Retriever:
         """A searcher over word pieces."""
-        require("tokenizers", "dense")
+        require("safetensors", "dense")
         from ..encoders.lexical import Lexical
         from ..retrievers.expanded import Expanded
 
