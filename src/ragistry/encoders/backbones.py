@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,10 +172,36 @@ class Loaded:
 def _read_layout(root: Path) -> Layout:
     modules = read_json(root / "modules.json", [])
     paths = {str(m.get("type", "")).rpartition(".")[2]: root / str(m.get("path", "")) for m in modules}
-    if unknown := sorted(set(paths) - {"Transformer", "Pooling", "Normalize"}):
+    folder, sentence, limit = read_transformer(root, paths, {"Transformer", "Pooling", "Normalize"}, "pooling")
+    given = read_json(root / "config_sentence_transformers.json", {}).get("prompts") or {}
+    return Layout(
+        folder=folder,
+        pooling=_read_pooling(read_json(paths["Pooling"] / "config.json", {}), root) if "Pooling" in paths else "mean",
+        max_length=min(int(sentence.get("max_seq_length") or limit), limit),
+        limit=limit,
+        prompts={"query": given.get("query") or "", "document": given.get("document") or given.get("passage") or ""},
+    )
+
+
+def read_transformer(
+    root: Path, paths: Mapping[str, Path], known: Collection[str], after: str
+) -> tuple[Path, Mapping[str, Any], int]:
+    """Where a model's transformer lies, sentence-transformers' settings of it, and how many tokens it can read.
+
+    Args:
+        root: The model's folder.
+        paths: Of its modules, by kind.
+        known: The kinds that are supported.
+        after: What they are, besides the transformer, in words.
+
+    Raises:
+        InvalidInput: If a module is of another kind, or texts are to be lower-cased outside the tokenizer.
+        ModelNotFound: If the folder holds no model.
+    """
+    if unknown := sorted(set(paths) - set(known)):
         raise InvalidInput(
             f"the model in {str(root)!r} has modules that are not supported: {', '.join(unknown)}; use a model made of "
-            "a transformer and pooling"
+            f"a transformer and {after}"
         )
     folder = paths.get("Transformer", root)
     config = read_json(folder / "config.json", None)
@@ -190,15 +216,7 @@ def _read_layout(root: Path) -> Layout:
         int(read_json(folder / "tokenizer_config.json", {}).get("model_max_length") or 10**9),
         int(config.get("max_position_embeddings") or 10**9),
     )
-    limit = limit if limit < 10**9 else DEFAULT_LENGTH
-    given = read_json(root / "config_sentence_transformers.json", {}).get("prompts") or {}
-    return Layout(
-        folder=folder,
-        pooling=_read_pooling(read_json(paths["Pooling"] / "config.json", {}), root) if "Pooling" in paths else "mean",
-        max_length=min(int(sentence.get("max_seq_length") or limit), limit),
-        limit=limit,
-        prompts={"query": given.get("query") or "", "document": given.get("document") or given.get("passage") or ""},
-    )
+    return folder, sentence, limit if limit < 10**9 else DEFAULT_LENGTH
 
 
 def _read_pooling(config: Mapping[str, Any], root: Path) -> PoolingMode:

@@ -13,10 +13,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from ..errors import Corrupt, InvalidInput, ModelNotFound
+from ..errors import Corrupt, InvalidInput
 from ..models import MINILM, find_model, read_json
 from ..types import Floats
-from .backbones import DEFAULT_LENGTH, Backbone, Layout
+from .backbones import Backbone, Layout, read_transformer
 
 PUNCTUATION = tuple(string.punctuation)
 WIDTHS = ("hidden_size", "dim", "d_model", "n_embd")
@@ -81,25 +81,8 @@ class TokenBackbone(Backbone):
 def _read_settings(root: Path, modules: Sequence[tuple[str, Path]]) -> Settings:
     """Of a folder laid out by sentence-transformers 6, or PyLate before its version 4."""
     paths = dict(modules)
-    if unknown := sorted(set(paths) - {"Transformer", "Dense", "MultiVectorMask", "Normalize"}):
-        raise InvalidInput(
-            f"the model in {str(root)!r} has modules that are not supported: {', '.join(unknown)}; use a multi-vector "
-            "model made of a transformer and a projection"
-        )
-    folder = paths.get("Transformer", root)
-    config = read_json(folder / "config.json", None)
-    if config is None:
-        raise ModelNotFound(
-            f"{str(folder)!r} holds no model: it has no config.json; give a folder saved by transformers"
-        )
-    sentence = read_json(folder / "sentence_bert_config.json", {})
-    if sentence.get("do_lower_case"):
-        raise InvalidInput(f"the model in {str(root)!r} asks for lower-casing outside its tokenizer: not supported")
-    limit = min(
-        int(read_json(folder / "tokenizer_config.json", {}).get("model_max_length") or 10**9),
-        int(config.get("max_position_embeddings") or 10**9),
-    )
-    limit = limit if limit < 10**9 else DEFAULT_LENGTH
+    known = {"Transformer", "Dense", "MultiVectorMask", "Normalize"}
+    folder, sentence, limit = read_transformer(root, paths, known, "a projection of each token")
     whole = read_json(root / "config_sentence_transformers.json", {})
     given = {**whole, **{key: value for key, value in sentence.items() if value is not None}}
     expansion = _expansion(given)
@@ -121,7 +104,7 @@ def _read_settings(root: Path, modules: Sequence[tuple[str, Path]]) -> Settings:
                 + (prompts.get("document") or prompts.get("passage") or "").removeprefix(prefixes["document"]),
             },
         ),
-        width=_width(config),
+        width=_width(read_json(folder / "config.json", {})),
         projection=_projection([path for kind, path in modules if kind == "Dense"]),
         query_length=min(asked, limit),
         expansion=expansion,
