@@ -11,11 +11,10 @@ import io
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from time import perf_counter
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -32,7 +31,6 @@ from .console import (
     note,
     nothing,
     show,
-    show_change,
     show_evaluation,
     show_hits,
     show_info,
@@ -41,10 +39,7 @@ from .console import (
 )
 from .errors import InvalidInput
 from .fitting import fit
-
-if TYPE_CHECKING:
-    from .collection import Collection
-    from .mirror import Reading
+from .indexing import Directory, Json, add, index
 
 _EXIT_CODES = """
 **Exit codes**: 0 fine; 1 nothing found, or nothing to do; 2 wrong usage or input that cannot be used; 3 a file or
@@ -54,7 +49,6 @@ committed is lost; repeat the command to continue).
 With `--json` a command prints one JSON document on standard output and nothing else; an error is
 `{"error": {"type": ..., "message": ...}}`. Progress and messages go to standard error.
 """
-_NOTES_SHOWN = 10
 
 app = typer.Typer(
     cls=Commands,
@@ -65,13 +59,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=_EXIT_CODES,
 )
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.", show_default=False)]
-Directory = Annotated[
-    str,
-    typer.Argument(metavar="DIR", help="The collection's directory, or its postgresql:// address.", show_default=False),
-]
-Paths = Annotated[list[Path], typer.Argument(metavar="PATH", help="Files and folders.", show_default=False)]
-Tokens = Annotated[int, typer.Option(min=1, help="The most tokens in a chunk.")]
 Where = Annotated[
     str | None,
     typer.Option(metavar="JSON", help='Only documents whose metadata passes this filter, such as {"lang": "en"}.'),
@@ -129,66 +116,8 @@ def schema(
     show_json(schema(name))
 
 
-@app.command()
-def index(
-    paths: Paths,
-    output: Annotated[
-        str,
-        typer.Option(
-            "--output",
-            "-o",
-            "--to",
-            metavar="DIR",
-            help="The collection's directory, or its postgresql:// address.",
-            show_default=False,
-        ),
-    ],
-    retriever: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|FILE", help="A name as in `ragistry list`, or a YAML file; bm25 if left out."),
-    ] = None,
-    fields: Annotated[
-        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Set a field of the retriever; repeatable.")
-    ] = None,
-    tokens: Tokens = 200,
-    as_json: Json = False,
-) -> None:
-    """Make a collection of files, or bring an existing one up to date.
-
-    Text, Markdown, HTML, PDF and source code become chunks; rows of CSV and JSON Lines become documents.
-
-    **Up to date** means that afterwards the collection holds of each PATH what its files hold now. Chunks that have not
-    changed are passed over, new ones are added, and a document that `index` or `add` once read from a file at or below a
-    PATH is removed if that file no longer gives it: because it was edited, deleted or moved, or because `--tokens` cuts
-    it otherwise. Documents from files elsewhere, and documents that did not come from files, are left alone. A PATH may
-    be a part of a folder that was indexed before: only that part is looked at, and ids stay as they are.
-
-    An interrupted run has committed what it had finished; the same command continues. A collection keeps its retriever:
-    asking for another one is an error.
-    """
-    from .engines import holds_one
-    from .mirror import Reading, opened, read_fields, stale
-
-    reading = Reading(paths, tokens, apart=Path(output))
-    if not reading.files and not Path(output).exists() and not holds_one(output):
-        nothing(f"there is no file to index at {', '.join(map(str, paths))}", {"files": 0}, as_json=as_json)
-    with opened(output, retriever, read_fields(fields or [])) as collection:
-        _add(collection, reading, stale, as_json)
-
-
-@app.command()
-def add(directory: Directory, paths: Paths, tokens: Tokens = 200, as_json: Json = False) -> None:
-    """Add files to a collection, removing nothing.
-
-    Chunks that are there already are passed over. Of a file that was edited the old chunks stay: use `index` to have
-    them removed.
-    """
-    from .collection import Collection
-    from .mirror import Reading
-
-    reading = Reading(paths, tokens, apart=Path(directory))
-    with Collection.open(directory) as collection:
-        _add(collection, reading, lambda collection, reading: [], as_json)
+app.command()(index)
+app.command()(add)
 
 
 @app.command()
@@ -347,50 +276,6 @@ def _condition(where: str | None) -> Mapping[str, Any] | None:
         given = where if len(where) <= 60 else f"{where[:60]}…"
         raise InvalidInput(f'--where is {given!r}, which is not a JSON object; write it as {{"lang": "en"}}, in quotes')
     return found
-
-
-def _add(
-    collection: Collection, reading: Reading, stale: Callable[[Collection, Reading], list[str]], as_json: bool
-) -> None:
-    """Add what is read, remove what is stale after that, and report."""
-    began = perf_counter()
-    with _resumable(collection):
-        with Bar("Indexing", "documents", reading.size) as bar:
-            change = collection.add(reading.documents(collection, bar.advance))
-        removed = collection.remove(stale(collection, reading))
-    done = {
-        "path": collection.location,
-        "documents": len(collection),
-        "added": change.added,
-        "replaced": change.replaced,
-        "removed": removed,
-        "unchanged": change.unchanged,
-        "files": len(reading.files),
-        "bytes": reading.size,
-        "seconds": round(perf_counter() - began, 3),
-        "problems": reading.problems,
-    }
-    for problem in reading.problems[:_NOTES_SHOWN]:
-        note(problem)
-    if (more := len(reading.problems) - _NOTES_SHOWN) > 0:
-        note(f"... and {more:,} more such notes; --json lists them all")
-    if not (removed or any(change)):
-        nothing(f"the {counted(len(reading.files), 'file')} gave no document", done, as_json=as_json)
-    if as_json:
-        show_json(done)
-    else:
-        show_change(done)
-
-
-@contextlib.contextmanager
-def _resumable(collection: Collection) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"interrupted: {counted(len(collection), 'document')} of {collection.location!r} are committed and safe; "
-            "repeat the command to continue"
-        ) from None
 
 
 if __name__ == "__main__":

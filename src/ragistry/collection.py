@@ -30,6 +30,7 @@ class Collection:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._given = path
         self._store = store_at(path)
         self._corpus = self._store.corpus
 
@@ -107,6 +108,7 @@ class Collection:
         documents: Document | Iterable[Document],
         *,
         batch: int | None = None,
+        workers: int | str = 1,
         progress: Callable[[int], None] | None = None,
     ) -> Change:
         """Insert documents; one whose id is already there is replaced, one that has not changed is passed over.
@@ -116,7 +118,9 @@ class Collection:
 
         Args:
             documents: One document or many.
-            batch: Documents per commit; by default what suits the retriever.
+            batch: Documents per commit, and per worker if there are several; by default what suits the retriever.
+            workers: How many processes encode the documents; or "ray", for a cluster that is found or begun, or the address
+                of one, "ray://host:port". See `ragistry.spreading`.
             progress: Called after each commit with the number of documents it dealt with.
 
         Returns:
@@ -124,20 +128,23 @@ class Collection:
 
         Raises:
             InvalidInput: If an id is given twice within a batch, or a document cannot be stored; its batch is not added.
+            RagistryError: If a worker dies; its batch is not added.
             Locked: If another process is writing.
             StorageError: If the disk is full or cannot be written.
         """
+        from .spreading import spread
+
         documents = [documents] if isinstance(documents, Document) else documents
         if not isinstance(documents, Iterable):
             raise InvalidInput(f"{documents!r:.100} is {type(documents).__name__}; give Documents or an iterable")
-        if batch is None:
-            batch = self._store.current().retriever.recipe.batch
+        recipe = self._store.current().retriever.recipe
+        batch = recipe.batch if batch is None else batch
         if whole("batch", batch) < 1:
             raise InvalidInput(f"batch={batch}: at least 1 document per commit is needed")
         total = Change(0, 0, 0, 0)
         source = iter(documents)
-        with self._store.writer():
-            while some := list(islice(source, batch)):
+        with self._store.writer(), spread(workers, batch, self.recipe, self._given) as several:
+            while some := list(islice(source, batch * several)):
                 total = Change(*(a + b for a, b in zip(total, self._add(some), strict=True)))
                 if progress is not None:
                     progress(len(some))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -160,3 +161,97 @@ def replica(server: Running) -> Iterator[Replica]:
             pytest.skip(f"a replica cannot be started here: {error}")
         yield following
         following.stop()
+
+
+class Milvus:
+    """A file of Milvus Lite, or a server that can be killed and started again; `address` takes `&collection=`."""
+
+    def __init__(self, folder: Path, *, lite: bool) -> None:
+        self._folder, self._lite, self._server = folder, lite, None
+        self.address = f"milvus://{folder}/milvus.db?consistency=strong"
+        if not lite:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                self._port = free.getsockname()[1]
+            self.address = f"milvus://127.0.0.1:{self._port}?consistency=strong"
+            self.start()
+
+    def start(self) -> None:
+        """Again, with what it had acknowledged."""
+        from milvus import MilvusServer, MilvusServerConfig
+
+        settings = MilvusServerConfig(data_dir=str(self._folder), proxy_port=self._port)
+        self._server: Any = MilvusServer(settings, wait_for_started=False)
+        self._server.start()
+        self._server.wait_started(60_000)  # a machine runs one at a time
+
+    def kill(self) -> None:
+        """As a power cut would."""
+        self._server.server_proc.kill()
+        self._server.server_proc.wait()
+
+    def stop(self) -> None:
+        """For good."""
+        if self._server is not None:
+            self._server.stop()
+
+
+@pytest.fixture(scope="session")
+def milvus_lite() -> Iterator[Milvus]:
+    """A file of Milvus Lite, held open; without the package the tests are skipped."""
+    pytest.importorskip("pymilvus", reason="the package pymilvus is not installed: pip install 'ragistry[milvus]'")
+    pytest.importorskip("milvus_lite", reason="no Milvus Lite: pip install milvus-lite")
+    from ragistry.engines.milvus_server import Server
+
+    with tempfile.TemporaryDirectory(prefix="ragistry-milvus-", ignore_cleanup_errors=True) as folder:
+        running = Milvus(Path(folder), lite=True)
+        server = Server(f"{running.address}&collection=held_open")
+        server.names()
+        yield running
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def milvus_server() -> Iterator[Milvus]:
+    """A Milvus server, of an early version; without one the tests are skipped."""
+    pytest.importorskip("pymilvus", reason="the package pymilvus is not installed: pip install 'ragistry[milvus]'")
+    pytest.importorskip("milvus", reason="no Milvus server: pip install milvus")
+    with tempfile.TemporaryDirectory(prefix="ragistry-milvus-", ignore_cleanup_errors=True) as folder:
+        try:
+            running = Milvus(Path(folder), lite=False)
+        except Exception as error:
+            pytest.skip(f"Milvus cannot be started here: {error}")
+        yield running
+        running.stop()
+
+
+class MilvusBench:
+    """What `Bench` is, in Milvus."""
+
+    def __init__(self, address: str) -> None:
+        from ragistry import create
+        from ragistry.engines.milvus import Milvus
+
+        Milvus.make(address, create("bm25"))
+        self.store = Milvus(address)
+        self._generation = 0
+
+    def housed(self, thing: Any) -> Any:
+        """A retriever or index, its indexes in Milvus."""
+        from ragistry.engines.milvus import house
+        from ragistry.engines.placed import housed
+        from ragistry.protocols import Index
+
+        if isinstance(thing, Index):
+            return house(self.store.places)(thing)
+        housed(thing, house(self.store.places))
+        return thing
+
+    def committed(self, thing: Any) -> Any:
+        """The same as Milvus gives it back."""
+        self._generation += 1
+        files = self.store.files.at(self._generation, 0, ())
+        state = thing.save(files)
+        twin = thing.fork()
+        twin.load(state, self.store.files.at(self._generation, files.stamp))
+        return twin

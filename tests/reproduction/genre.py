@@ -4,14 +4,15 @@
     python tests/reproduction/genre.py --parts entities --seeds 1
 
 *Entities*: which of the 292,893 names of `wiki-titles` a mention means. Taught by `el-wiki-anchors` and the other visible
-sets of mentions, less a tenth of their texts, by which everything is chosen: what BM25 and MiniLM are asked with (the
-mention alone, or all of the text), the generative retriever's penalty on length, and the weights of sums. `el-aquaint` is
-asked once. *Mention match* is the name that equals the mention, small and capital letters alike, or else the first one
-whose form without parentheses or what follows a comma does. *Among candidates*: of each mention the 20 names nearest by
-BM25 and the 20 nearest by MiniLM.
+sets of mentions. Two of these are first kept apart, whole, as a new set will be met: by them, with what the rest teaches,
+everything is chosen (what BM25 and MiniLM are asked with, the mention alone or all of the text; the generative
+retriever's penalty on length; the weights of sums). Then all are taught, and `el-aquaint` is asked once. *Mention match*
+is the name that equals the mention, small and capital letters alike, or else the first one whose form without parentheses
+or what follows a comma does. *Among candidates*: of each mention the 20 names nearest by BM25 and the 20 nearest by MiniLM.
 
 *Functions*: which of the standard library's public names (`python-docs`) is described by the first sentence of its
-documentation. Taught by `train` and by the documents' texts, chosen on `dev`, asked once on `test`.
+documentation. Taught by `train` and by the documents' texts, chosen on `dev`, asked once on `test`, all that is chosen
+with the same model.
 
 The generative model is grown from MiniLM: three of its layers for an encoder, two for a decoder. An interrupted run
 continues: rows are kept in `genre.json`, to be deleted after a change of the code; vectors in `genre.cache.sqlite`. Needs
@@ -26,11 +27,10 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from hashlib import blake2b
 from itertools import product
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -56,6 +56,8 @@ TRAIN = (
     "el-rss-500",
     "el-spotlight",
 )
+KEPT = ("el-rss-500", "el-oke-2016-eval")
+"""What everything is chosen by."""
 TEST = "el-aquaint"
 MATCH, BM25, DENSE, ADDER, BOTH, GENRE, FUSED = (
     "mention match",
@@ -70,9 +72,10 @@ AMONG = "{}, among candidates"
 WHOLE = {BM25: "BM25, whole documents", DENSE: "MiniLM, whole documents"}
 PENALTIES = (0.0, 0.5, 1.0)
 SHARES = (0.0, 0.25, 0.5, 1.0)
+T = TypeVar("T")
 CANDIDATES = 20
-ENTITIES = Naming(copies=32_000, made=0, epochs=4, encoder=0.2)
-FUNCTIONS = Naming(copies=8_000, made=6_000, epochs=3, encoder=0.2)
+ENTITIES = Naming(copies=120_000, made=0, epochs=4, encoder=0.2, size=64)
+FUNCTIONS = Naming(copies=16_000, made=20_000, epochs=4, encoder=0.2, size=64)
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,17 @@ class Asked:
 
     queries: Sequence[str]
     answers: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is taught and asked; `kept` are pairs that are chosen by, and taught afterwards."""
+
+    documents: Sequence[Document]
+    learn: Sequence[Pair]
+    kept: Sequence[Pair]
+    choose: Asked
+    test: Asked
 
 
 class OfMention:
@@ -137,7 +151,7 @@ def answered(retriever: Any, asked: Asked, among: Sequence[Sequence[str]] | None
     return first, float(np.mean([answer in r.ids for r, answer in zip(rankings, asked.answers, strict=True)]))
 
 
-def best(candidates: Mapping[str, Any], asked: Asked) -> str:
+def best(candidates: Mapping[T, Any], asked: Asked) -> T:
     """The label of the candidate that is right most often."""
     return max(candidates, key=lambda label: float(np.mean(answered(candidates[label], asked)[0])))
 
@@ -171,35 +185,32 @@ def data() -> Path:
     return Path(os.environ.get("RAGISTRY_DATA") or "../shared/data")
 
 
-def mentions_of(name: str) -> list[tuple[str, str, str]]:
-    """The text, query and title of each mention in a set."""
+def mentions_of(name: str) -> list[Pair]:
+    """The query and title of each mention in a set."""
     lines = (data() / name / "mentions.jsonl").read_text(encoding="utf-8").splitlines()
     found = [json.loads(line) for line in lines]
-    return [(f"{name} {m['doc']}", Marked(m["left"], m["mention"], m["right"]).query, m["title"]) for m in found]
+    return [Pair(Marked(m["left"], m["mention"], m["right"]).query, m["title"]) for m in found]
 
 
-def entities() -> tuple[list[Document], list[Pair], Asked, Asked]:
+def entities() -> Data:
     """Names, pairs to learn from, and mentions to choose by and to test with."""
     titles = (data() / "wiki-titles" / "titles.txt").read_text(encoding="utf-8").splitlines()
-    known, learn, choose = set(titles), list[Pair](), list[Pair]()
-    for name in TRAIN:
-        for text, query, title in mentions_of(name):
-            if title in known:
-                held = int.from_bytes(blake2b(text.encode(), digest_size=4).digest()) % 10 == 0
-                (choose if held else learn).append(Pair(query, title))
-    test = [Pair(query, title) for _, query, title in mentions_of(TEST)]
+    known = set(titles)
+    pairs = {name: [pair for pair in mentions_of(name) if pair.name in known] for name in TRAIN}
+    learn = [pair for name in TRAIN if name not in KEPT for pair in pairs[name]]
+    kept = [pair for name in KEPT for pair in pairs[name]]
     documents = [Document(title, "", title) for title in titles]
-    return documents, learn, asked_of(choose), asked_of(test)
+    return Data(documents, learn, kept, asked_of(kept), asked_of(mentions_of(TEST)))
 
 
-def functions() -> tuple[list[Document], list[Pair], Asked, Asked]:
+def functions() -> Data:
     """Names with their documents, pairs to learn from, and sentences to choose by and to test with."""
     data = load("python-docs")
     train, dev, test = (
         [Pair(split.queries[query], next(iter(ids))) for query, ids in split.qrels.items()]
         for split in map(data.split, ("train", "dev", "test"))
     )
-    return list(data.documents), train, asked_of(dev), asked_of(test)
+    return Data(list(data.documents), train, [], asked_of(dev), asked_of(test))
 
 
 def asked_of(pairs: Sequence[Pair]) -> Asked:
@@ -207,21 +218,25 @@ def asked_of(pairs: Sequence[Pair]) -> Asked:
     return Asked([pair.query for pair in pairs], [pair.name for pair in pairs])
 
 
-def taught(documents: Sequence[Document], learn: Sequence[Pair], settings: Naming) -> tuple[Generative, float]:
-    """A generative retriever over the names, its model taught."""
+def taught(data: Data, settings: Naming) -> tuple[list[Generative], float]:
+    """Generative retrievers over the names, with models taught by what is learnt from first, and by all in the end."""
     began = perf_counter()
     model = LanguageModel("all-MiniLM-L6-v2", grow="seq2seq", layers=2, encoder_layers="half", precision="fp32")
     namer = Namer(model, query_tokens=64, name_tokens=32)
-    first, made = lessons(documents, [pair.query for pair in learn], "aliases", settings)
-    [(weights, _)] = stages(model.model, said(namer, first), [said(namer, [*learn, *made])], settings)
-    retriever = Generative(namer.tuned(weights))
+    first, made = lessons(data.documents, [pair.query for pair in data.learn], "aliases", settings)
+    then = [said(namer, [*data.learn, *made])]
+    if data.kept:
+        then.append(said(namer, [*data.learn, *data.kept, *made]))
+    weights = [found for found, _ in stages(model.model, said(namer, first), then, settings)]
     seconds = perf_counter() - began
-    retriever.add(documents)
-    return retriever, seconds
+    one = Generative(namer)
+    one.add(data.documents)
+    return [one.tuned(found) for found in weights], seconds
 
 
-def plain(part: str, documents: Sequence[Document], choose: Asked, test: Asked, learn: Sequence[Pair]) -> Any:
+def plain(part: str, data: Data) -> Any:
     """Rows of what is not generative, and the retrievers to add up with."""
+    documents, choose, test, learn = data.documents, data.choose, data.test, [*data.learn, *data.kept]
     named = [Document(document.id, "", document.title) for document in documents]
     cache = str(HERE / "genre.cache.sqlite")
     rows, made = [], dict[str, Any]()
@@ -252,35 +267,41 @@ def plain(part: str, documents: Sequence[Document], choose: Asked, test: Asked, 
             made[WHOLE[arm]] = retriever
             rows.append(Row(part, WHOLE[arm], 0, *answered(retriever, test)))
     words, dense = (Remembered(made.get(WHOLE[arm], made[arm])) for arm in (BM25, DENSE))
-    label, both = added({}, words, dense, choose)
+    label, (_, both) = added({}, words, dense, choose)
     rows.append(Row(part, BOTH, 0, *answered(both, test), 0.0, label))
     return rows, made
 
 
-def added(others: Mapping[str, Any], words: Any, dense: Any, choose: Asked) -> tuple[str, Fuse]:
-    """Others with BM25 and MiniLM, in the shares of these that do best."""
+def added(
+    others: Mapping[str, Any], words: Any, dense: Any, choose: Asked
+) -> tuple[str, tuple[dict[str, float], Fuse]]:
+    """Others with BM25 and MiniLM, in the shares that do best."""
     sums = {}
-    for first, second in product(SHARES, SHARES):
-        weights = dict.fromkeys(others, 1.0) | {"words": first, "dense": second}
-        if sum(weights.values()):
-            members = {**others, "words": words, "dense": dense}
-            label = f"weights {', '.join(f'{value:g}' for value in weights.values())}"
-            sums[label] = Fuse(members, weights, missing="minimum", depth=50)
-    chosen = best(sums, choose)
+    for found in product(SHARES, repeat=len(others) + 2):
+        shares = dict(zip([*others, "words", "dense"], found, strict=True))
+        if max(found) == 1 and all(shares[name] for name in others):
+            label = f"weights {', '.join(f'{value:g}' for value in found)}"
+            sums[label] = shares, summed({**others, "words": words, "dense": dense}, shares)
+    chosen = best({label: fused for label, (_, fused) in sums.items()}, choose)
     return chosen, sums[chosen]
 
 
-def generative(part: str, data: Any, others: Mapping[str, Any], seed: int) -> list[Row]:
+def summed(members: Mapping[str, Any], shares: Mapping[str, float]) -> Fuse:
+    """The weighted sum of what several answer."""
+    return Fuse(dict(members), dict(shares), missing="minimum", depth=50)
+
+
+def generative(part: str, data: Data, others: Mapping[str, Any], seed: int) -> list[Row]:
     """The generative retriever alone, among candidates, and added up with others."""
-    documents, learn, choose, test = data
-    retriever, seconds = taught(documents, learn, replace(ENTITIES if part == "entities" else FUNCTIONS, seed=seed))
-    ways = {f"length penalty {penalty}": retriever.penalised(penalty) for penalty in PENALTIES}
+    choose, test = data.choose, data.test
+    retrievers, seconds = taught(data, replace(ENTITIES if part == "entities" else FUNCTIONS, seed=seed))
+    ways = {penalty: retrievers[0].penalised(penalty) for penalty in PENALTIES}
     chosen = best(ways, choose)
-    one = ways[chosen]
-    rows = [Row(part, GENRE, seed, *answered(one, test), seconds, chosen)]
+    one = retrievers[-1].penalised(chosen)
+    rows = [Row(part, GENRE, seed, *answered(one, test), seconds, f"length penalty {chosen:g}")]
     words, dense = (Remembered(others.get(WHOLE[arm], others[arm])) for arm in (BM25, DENSE))
-    names = Remembered(one)
-    label, fused = added({"names": names}, words, dense, choose)
+    label, (shares, _) = added({"names": Remembered(ways[chosen])}, words, dense, choose)
+    fused = summed({"names": one, "words": words, "dense": dense}, shares)
     rows.append(Row(part, FUSED, seed, *answered(fused, test), 0.0, label))
     if part == "entities":
         near = [words.search(list(test.queries), CANDIDATES), dense.search(list(test.queries), CANDIDATES)]
@@ -347,13 +368,13 @@ def main() -> None:
     rows, notes = [Row(**row) for row in saved["rows"]], saved["notes"]
     for part in given.parts:
         data = entities() if part == "entities" else functions()
-        documents, learn, choose, test = data
-        print(part, len(documents), "names,", len(learn), "pairs,", len(choose.queries), "to choose by", flush=True)
-        found, others = plain(part, documents, choose, test, learn)
+        counts = [len(some) for some in (data.documents, data.learn, data.choose.queries)]
+        print(f"{part}: {counts[0]} names, {counts[1]} pairs, {counts[2]} to choose by", flush=True)
+        found, others = plain(part, data)
         rows = [row for row in rows if row.part != part or row.arm in (GENRE, FUSED) or "among" in row.arm]
         rows += found
         if part == "entities":
-            notes = [sizes(documents)]
+            notes = [sizes(data.documents)]
         for seed in range(given.seeds):
             for row in found:
                 print(

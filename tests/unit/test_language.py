@@ -110,7 +110,7 @@ def test_the_loss_counts_the_tokens_of_queries_and_no_others(models: Any, kind: 
     if stop and kind == "t5":
         pytest.skip("an encoder-decoder cannot be stopped")
     scorer = scorer_of(models[kind], attention="stop" if stop else "full", ends=True)
-    module, loss = Speaking(scorer.model.model).eval(), Likelihood(stop)
+    module, loss = Speaking(scorer.model.model, rounds=False).eval(), Likelihood(stop)
     for padding in (0, 1, 7):
         assert loss(module, batch_of(scorer, padding=padding)).item() == pytest.approx(by_hand(scorer), rel=1e-4)
     # Of a document with words hidden nothing counts but what queries see of it.
@@ -120,16 +120,27 @@ def test_the_loss_counts_the_tokens_of_queries_and_no_others(models: Any, kind: 
     assert value != pytest.approx(by_hand(scorer), rel=1e-4)
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "causal", "seq2seq"])
+def test_products_in_bfloat16_give_nearly_the_same_loss_and_weights_stay_float32(models: Any, kind: str) -> None:
+    scorer = scorer_of(models[kind])
+    module, exact = (Speaking(scorer.model.model, rounds=rounds).eval() for rounds in (True, False))
+    found, expected = (Likelihood()(one, batch_of(scorer)) for one in (module, exact))
+    found.backward()  # type: ignore[no-untyped-call]
+    assert 0 < abs(found.item() - expected.item()) < 0.02 * abs(expected.item())
+    assert {weight.dtype for weight in module.parameters()} == {torch.float32}
+    assert {weight.grad.dtype for weight in module.parameters() if weight.grad is not None} == {torch.float32}
+
+
 def test_where_queries_see_nothing_of_a_document_it_changes_nothing(models: Any) -> None:
     scorer = scorer_of(models["seq2seq"])
-    module, loss = Speaking(scorer.model.model).eval(), Likelihood()
+    module, loss = Speaking(scorer.model.model, rounds=False).eval(), Likelihood()
     found = [loss(module, batch_of(scorer, documents)).item() for documents in (POEMS, POEMS[::-1])]
     assert found[0] == pytest.approx(found[1], rel=1e-6)
 
 
 def test_each_query_counts_with_its_best_document_and_those_without_not_at_all(models: Any) -> None:
     scorer = scorer_of(models["llama"])
-    module, loss, batch = Speaking(scorer.model.model).eval(), Likelihood(), batch_of(scorer)
+    module, loss, batch = Speaking(scorer.model.model, rounds=False).eval(), Likelihood(), batch_of(scorer)
     two = Batch(batch.queries, batch.documents, torch.tensor([[1.0, 2, 0], [0, 0, 0], [0, 0, 1]]))
     found = [
         scorer.model.log_likelihoods(scorer.read([POEMS[document]]), scorer.target(ASKED[query]))[0]
@@ -144,7 +155,7 @@ def test_each_query_counts_with_its_best_document_and_those_without_not_at_all(m
 @pytest.mark.parametrize("kind", [*KINDS, "causal"])
 def test_gradients_reach_every_layer_and_no_word_embedding(models: Any, kind: str) -> None:
     scorer = scorer_of(models[kind])
-    module = Speaking(scorer.model.model)
+    module = Speaking(scorer.model.model, rounds=False)
     Likelihood()(module, batch_of(scorer)).backward()
     words = module.language.get_input_embeddings().weight
     assert words.grad is None
@@ -378,6 +389,7 @@ def test_without_pairs_or_epochs_a_speaker_is_what_it_was(models: Any, tmp_path:
 def test_as_a_module_it_gives_the_stack_s_vectors(base: Path, folders: Any, kind: str) -> None:
     stack = stack_over(folders.get(kind, base))
     module = spoken(stack).eval()
+    module.rounds = False
     texts = ["the cat", "a sonnet has fourteen lines", ""]
     with torch.no_grad():
         found = module(Tokens(stack.tokens(texts, "query"), []).queries(np.arange(3)), "query")["vector"].numpy()

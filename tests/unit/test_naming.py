@@ -151,7 +151,7 @@ def test_a_model_learns_to_link(folders: dict[str, Path]) -> None:
         text = f"{before} {SUBJECTS[subject]} {after}"
         spans = [] if subject == 2 else [(len(before) + 1, len(before) + 1 + len(SUBJECTS[subject]), NAMES[subject])]
         texts.append((text, spans))
-    module = Speaking(model.model)
+    module = Speaking(model.model, rounds=False)
     before = {name: value.clone() for name, value in module.language.state_dict().items()}
     spoken = written(Markup(retriever.namer), texts)
     learn(module, spoken, Naming(encoder=1.0, size=20, smoothing=0.0), epochs=40, rate=5e-3)
@@ -192,7 +192,7 @@ def test_smoothing_is_that_of_a_plain_loop(folders: dict[str, Path], kind: str) 
     source = Tokens(targets, prompts)
     rows = np.arange(2)
     batch = Batch(source.queries(rows), source.documents(rows), torch.eye(2))
-    found = Likelihood(smoothing=0.2)(Speaking(model.model), batch).item()
+    found = Likelihood(smoothing=0.2)(Speaking(model.model, rounds=False), batch).item()
     losses = []
     for prompt, target in zip(prompts, targets, strict=True):
         if model.causal:
@@ -208,7 +208,7 @@ def test_an_encoder_may_stay_as_it_is(namer: Namer) -> None:
     pairs = [Pair("cat", "dog"), Pair("mat", "poem")]
     before = {name: value.clone() for name, value in namer.model.model.state_dict().items()}
     for share, moves in ((0.0, False), (0.5, True)):
-        module = Speaking(namer.model.model)
+        module = Speaking(namer.model.model, rounds=False)
         learn(module, said(namer, pairs), Naming(encoder=share, size=2), epochs=2, rate=1e-2)
         after = module.language.state_dict()
         inside = [name for name in before if name.startswith("encoder.encoder.layer.0.attention.self")]

@@ -1,16 +1,16 @@
 """Databases that keep a collection: the same recipes, filters and commands, past one machine.
 
 Where a collection is kept is told by its location: a directory, or an address such as
-`postgresql://user@host/database?collection=docs`. Everything that a query passes through stays as it is; only documents
-and indexes are the database's own.
+`postgresql://user@host/database?collection=docs` or `milvus://host?collection=docs`. Everything that a query passes through
+stays as it is; only documents and indexes are the database's own.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TypeAlias
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from ..protocols import Retriever
 from ..registry import require
@@ -18,10 +18,15 @@ from ..states import States
 from ..storage import MANIFEST
 from ..store import Store
 
+if TYPE_CHECKING:
+    from .milvus import Milvus
+    from .postgres import Postgres
+
 Location: TypeAlias = str | os.PathLike[str]
 """A directory, or the address of a database."""
 
-SCHEMES = ("postgresql://", "postgres://")
+_POSTGRES, _MILVUS = ("postgresql://", "postgres://"), ("milvus://",)
+SCHEMES = _POSTGRES + _MILVUS
 
 
 def is_address(location: Location) -> bool:
@@ -47,7 +52,8 @@ def shown(location: Location) -> str:
     login, _, host = parts.netloc.rpartition("@")
     user = login.partition(":")[0]
     kept = [(key, value) for key, value in parse_qsl(parts.query, keep_blank_values=True) if "password" not in key]
-    return urlunsplit(parts._replace(netloc=f"{user}@{host}" if user else host, query=urlencode(kept, safe="/")))
+    query = f"?{urlencode(kept, safe='/')}" if kept else ""
+    return f"{parts.scheme}://{f'{user}@' if user else ''}{host}{parts.path}{query}"
 
 
 def store_at(location: Location) -> States:
@@ -57,33 +63,22 @@ def store_at(location: Location) -> States:
         StorageError: If there is none, or it cannot be reached or read.
         MissingExtra: If the package for the database is missing; the message gives the `pip install` line.
     """
-    if not is_address(location):
-        return Store(Path(location))
-    require("psycopg_pool", "postgres")
-    from .postgres import Postgres
-
-    return Postgres(str(location))
+    return _engine(location)(str(location)) if is_address(location) else Store(Path(location))
 
 
 def make_at(location: Location, retriever: Retriever) -> None:
     """Make a collection without documents at a location that holds none."""
-    if not is_address(location):
+    if is_address(location):
+        _engine(location).make(str(location), retriever)
+    else:
         Store.make(Path(location), retriever)
-        return
-    require("psycopg_pool", "postgres")
-    from .postgres import Postgres
-
-    Postgres.make(str(location), retriever)
 
 
 def holds_one(location: Location) -> bool:
     """Whether there is a collection at a location."""
-    if not is_address(location):
-        return (Path(location) / MANIFEST).exists()
-    require("psycopg_pool", "postgres")
-    from .postgres import Postgres
-
-    return Postgres.exists(str(location))
+    if is_address(location):
+        return _engine(location).exists(str(location))
+    return (Path(location) / MANIFEST).exists()
 
 
 def copied(store: States, location: Location) -> None:
@@ -91,7 +86,18 @@ def copied(store: States, location: Location) -> None:
     if isinstance(store, Store) and not is_address(location):
         store.copy(Path(location))
         return
-    require("psycopg_pool", "postgres")
     from .copying import copy
 
     copy(store, location, resume=False)
+
+
+def _engine(address: Location) -> type[Postgres] | type[Milvus]:
+    if str(address).startswith(_MILVUS):
+        require("pymilvus", "milvus")
+        from .milvus import Milvus
+
+        return Milvus
+    require("psycopg_pool", "postgres")
+    from .postgres import Postgres
+
+    return Postgres

@@ -6,13 +6,15 @@ import copy
 from collections.abc import Collection
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy.typing as npt
 
 from ..errors import Corrupt
 from ..storage import ArrayFiles, write_file
-from .server import Connection, Server
+
+if TYPE_CHECKING:
+    from .server import Connection, Server
 
 TABLE = """
     CREATE TABLE arrays (name text NOT NULL, piece integer NOT NULL, content bytea NOT NULL, PRIMARY KEY (name, piece))

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..corpus import digest
 from ..errors import Corrupt, InvalidInput, StorageError, UnknownName
+from ..indexes.inverted import Inverted
 from ..protocols import Index, State, Updatable
 from ..registry import create
 from ..states import States, View
@@ -111,7 +112,7 @@ class _Copying:
         retriever = self._begun(now)
         pairs = zip(indexes(self.view.retriever), indexes(retriever), self._of_documents, strict=True)
         for there, here, of_documents in pairs:
-            if isinstance(there, Placed) or isinstance(here, Placed):  # others are saved whole, with what was learnt
+            if _portioned(there) or _portioned(here):  # others are saved whole, with what was learnt
                 some = ids if of_documents else [] if now.manifest.documents else ids_of(there)
                 if some:
                     here.add(some, there.vectors(some))
@@ -124,7 +125,7 @@ class _Copying:
         manifest = self.view.manifest
         retriever = self.target.made(manifest.recipe)
         retriever.load(_portable(manifest.state), self.source.arrays(manifest.generation))
-        rehoused(retriever, [one.emptied() if isinstance(one, Placed) else one for one in indexes(retriever)])
+        rehoused(retriever, [_emptied(one) for one in indexes(retriever)])
         return retriever
 
     @cached_property
@@ -142,6 +143,18 @@ class _Copying:
             retriever.remove(gone)
             self.target.commit(now, retriever, [], gone, now.manifest.documents - len(gone))
         return len(gone)
+
+
+def _portioned(index: Index) -> bool:
+    """Whether what an index holds of documents is copied with them, so that neither is there without the other."""
+    return isinstance(index, Placed) or type(index) is Inverted
+
+
+def _emptied(index: Index) -> Index:
+    """One like it without vectors, if they come in portions."""
+    if isinstance(index, Placed):
+        return index.emptied()
+    return Inverted(index.weighting) if type(index) is Inverted else index
 
 
 def _vectors(index: Index, ids: Sequence[str]) -> Vectors | None:

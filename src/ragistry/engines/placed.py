@@ -3,32 +3,61 @@
 from __future__ import annotations
 
 import itertools
-import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 import numpy as np
 
-from ..errors import InvalidInput, StorageError
+from ..errors import InvalidInput
 from ..indexes.inverted import Inverted
 from ..indexes.weighting import Weighting
 from ..protocols import Files, Index, Retriever, State
 from ..types import Among, Kind, Ranking, Vectors
-from .arrays import Arrays
-from .places import Dense, Place, Sparse, change
-from .server import Server
+
+if TYPE_CHECKING:
+    from .server import Server
 
 _CHUNK = 10_000
+
+
+class Place(Protocol):
+    """What an index in a database holds at one generation; never changed."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def count(self) -> int: ...
+    def state(self) -> State: ...
+    def search(self, queries: Any, k: int, among: Among) -> list[Ranking]: ...
+    def present(self, ids: Collection[str]) -> set[str]: ...
+    def ids(self) -> list[str]: ...
+    def vectors(self, ids: Sequence[str]) -> dict[str, Any]: ...
+    def joined(self, vectors: Sequence[Any]) -> Vectors: ...
+
+
+class Home(Protocol):
+    """A database, as a keeper of places."""
+
+    def takes(self, files: Files) -> bool:
+        """Whether `files` are of this database and a generation is being made there."""
+
+    def opened(self, empty: Index, state: State, files: Files) -> Place:
+        """The place that a state tells of; `empty` is an index of the kind, which says how vectors are compared."""
+
+    def changed(
+        self, empty: Index, place: Place | None, files: Files, gone: Collection[str], ids: Sequence[str], vectors: Any
+    ) -> State:
+        """Take vectors out of a place, or a new one, and put others in; the state of what there is then."""
 
 
 @dataclass(frozen=True)
 class _Contents:
     """What an index holds: the vectors of a place, without some, and others in memory. Never changed."""
 
-    place: Dense | Sparse | None
+    place: Place | None
     gone: frozenset[str]
     fresh: Index
 
@@ -58,13 +87,13 @@ class Placed:
     tried before it is committed, not where documents are added or committed ones searched.
 
     Args:
-        server: The database.
+        home: The database.
         empty: An empty index of the ordinary kind, which says how vectors are compared.
     """
 
-    def __init__(self, server: Server, empty: Index) -> None:
+    def __init__(self, home: Home, empty: Index) -> None:
         self.kind: Kind = empty.kind
-        self._server, self._empty = server, empty
+        self._home, self._empty = home, empty
         self._now = _Contents(None, frozenset(), empty)
 
     def add(self, ids: Sequence[str], vectors: Vectors) -> None:
@@ -121,26 +150,19 @@ class Placed:
         """The same counts under another weighting."""
         twin, now = self.fork(), self._now
         fresh, twin._empty = (cast(Inverted, index).weighted(weighting) for index in (now.fresh, self._empty))
-        place = now.place if now.place is None else replace(cast(Sparse, now.place), weighting=weighting)
+        place = now.place if now.place is None else replace(cast(Any, now.place), weighting=weighting)
         twin._now = _Contents(place, now.gone, fresh)
         return twin
 
     def save(self, files: Files) -> State:
         """Store what is new in the database whose arrays `files` are, or all of it in ordinary files."""
         now = self._now
-        if not isinstance(files, Arrays) or files.connection is None or files.server is not self._server:
+        if not self._home.takes(files):
             return now.whole.save(files)
         if not now.changed:
             return now.place.state() if now.place else {"place": None}
-        connection, place = files.connection, now.place
         ids = ids_of(now.fresh)
-        vectors = now.fresh.vectors(ids)
-        if place is None:
-            width = int(cast(Any, vectors).shape[1])
-            ((number,),) = connection.execute("INSERT INTO places (kind) VALUES (%s) RETURNING place", [self.kind])
-            place = self._place(files, {"place": number, "width": width, "count": 0, "total": 0.0})
-            place.create(connection, number, width)
-        return change(replace(place, generation=files.generation), connection, now.gone, ids, vectors)
+        return self._home.changed(self._empty, now.place, files, now.gone, ids, now.fresh.vectors(ids))
 
     def load(self, state: State, files: Files) -> None:
         """Become what was saved."""
@@ -148,10 +170,8 @@ class Placed:
         if "place" not in state:
             fresh = fresh.fork()
             fresh.load(state, files)
-        elif not isinstance(files, Arrays):
-            raise StorageError("the index is in a database and cannot be read from files; copy the collection instead")
         elif state["place"] is not None:
-            place = self._place(files, state)
+            place = self._home.opened(fresh, state, files)
         self._now = _Contents(place, frozenset(), fresh)
 
     def emptied(self) -> Self:
@@ -159,6 +179,11 @@ class Placed:
         twin = self.fork()
         twin._now = _Contents(None, frozenset(), self._empty)
         return twin
+
+    @property
+    def place(self) -> Place | None:
+        """What of it is committed."""
+        return self._now.place
 
     def ids(self) -> list[str]:
         """What it holds."""
@@ -169,28 +194,11 @@ class Placed:
     def settle(self, connection: Any) -> None:
         """Build what makes searching fast, if it is missing."""
         if self._now.place is not None:
-            self._now.place.settle(connection)
+            cast(Any, self._now.place).settle(connection)
 
     def __len__(self) -> int:
         now = self._now
         return (now.place.count if now.place else 0) - len(now.gone) + len(now.fresh)
-
-    def _place(self, files: Arrays, state: State) -> Dense | Sparse:
-        shared: dict[str, Any] = {
-            "server": files.server,
-            "number": int(state["place"]),
-            "generation": files.generation,
-            "width": int(state["width"]),
-            "count": int(state["count"]),
-            "total": float(state["total"]),
-        }
-        empty: Any = self._empty
-        if self.kind == "sparse":
-            return Sparse(weighting=empty.weighting, **shared)
-        factory = empty._factory
-        found = re.match(r"(?:.*,)?HNSW(\d+)", factory.name)
-        links = int(found[1]) if found else Dense.links
-        return Dense(metric=factory.metric, graph=factory.approximate, links=links, ef=factory.ef, **shared)
 
     @staticmethod
     def _present(now: _Contents, ids: Sequence[str]) -> set[str]:
@@ -270,14 +278,17 @@ class _Maker:
 
 
 def house(server: Server) -> Callable[[Index], Index]:
-    """What puts indexes in a database: those of counts, and of dense vectors."""
+    """What puts indexes in PostgreSQL: those of counts, and of dense vectors."""
+    from .tables import Tables
 
-    def put(index: Index) -> Index:
-        faiss = sys.modules.get("ragistry.indexes.faiss")  # not loaded where there is none to be put
-        known = type(index) is Inverted or (faiss is not None and type(index) is faiss.Faiss)
-        return Placed(server, index) if known else index
+    home = Tables(server)
+    return lambda index: Placed(home, index) if type(index) is Inverted or is_dense(index) else index
 
-    return put
+
+def is_dense(index: Index) -> bool:
+    """Whether an index is the ordinary one of dense vectors."""
+    faiss = sys.modules.get("ragistry.indexes.faiss")  # not loaded where there is none to be put
+    return faiss is not None and type(index) is faiss.Faiss
 
 
 def ids_of(index: Index) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, Self, cast
 import numpy as np
 import numpy.typing as npt
 
+from ..encoders.spread import encode_documents
 from ..encoders.terms import Terms
 from ..errors import FingerprintMismatch, InvalidInput
 from ..indexes.inverted import Inverted
@@ -136,10 +137,10 @@ class Searcher:
     def _vectors(self, documents: Sequence[Document], same: Mapping[str, str]) -> Vectors:
         """Document vectors. What a model makes is computed once for each text that is not there yet."""
         if self.encoder.kind == "sparse":
-            return self.encoder.encode(documents, "document")
+            return encode_documents(self.encoder, documents)
         known = [document for document in documents if document.id in same]
         first = {document.full_text: document for document in reversed(documents) if document.id not in same}
-        computed = cast(Floats, self.encoder.encode(list(first.values()), "document")) if first else ()
+        computed = cast(Floats, encode_documents(self.encoder, list(first.values()))) if first else ()
         by_text = dict(zip(first, computed, strict=True))
         if known:
             copied = self._copied([same[document.id] for document in known])

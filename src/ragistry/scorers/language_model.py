@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from ..workers import workers
 from .growing import Growth, Layers, grown, speaks
 from .likelihood import (
     LOGITS,
+    batches,
     caching,
     filled,
     first_place,
@@ -209,10 +210,10 @@ class LanguageModel:
         """
         self._check(prefixes, stop)
         found: list[Prefix | None] = [None] * len(prefixes)
-        batches = list(_batches([len(ids) for ids in prefixes], READ_TOKENS))
+        groups = list(batches([len(ids) for ids in prefixes], READ_TOKENS))
         pool = workers(self.threads)
-        work = [pool.submit(self._read, [prefixes[i] for i in batch], stop) for batch in batches]
-        for batch, future in zip(batches, work, strict=True):
+        work = [pool.submit(self._read, [prefixes[i] for i in batch], stop) for batch in groups]
+        for batch, future in zip(groups, work, strict=True):
             for i, prefix in zip(batch, future.result(), strict=True):
                 found[i] = prefix
         return [prefix for prefix in found if prefix is not None]
@@ -239,11 +240,11 @@ class LanguageModel:
                 f"{longest} tokens were read and {len(target)} are to follow, but the model {self.name!r} reads "
                 f"{self.limit} in all; cut either"
             )
-        batches = list(_batches([prefix.states.shape[-2] + len(target) for prefix in prefixes], FOLLOW_TOKENS))
+        groups = list(batches([prefix.states.shape[-2] + len(target) for prefix in prefixes], FOLLOW_TOKENS))
         pool = workers(self.threads)
         follow = self._follow_causal if self.causal else self._follow_decoder
-        work = [pool.submit(follow, [prefixes[i] for i in batch], list(target)) for batch in batches]
-        for batch, future in zip(batches, work, strict=True):
+        work = [pool.submit(follow, [prefixes[i] for i in batch], list(target)) for batch in groups]
+        for batch, future in zip(groups, work, strict=True):
             found[batch] = future.result()
         return found
 
@@ -378,15 +379,6 @@ class _Bare:
 
     def encode_batch(self, texts: list[str]) -> Any:
         return self.tokenizer.encode_batch(texts, add_special_tokens=False)
-
-
-def _batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Rows of like length, so many that all are padded to the longest within so many tokens."""
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    while order:
-        size = max(1, tokens // max(1, lengths[order[0]]))
-        yield order[:size]
-        order = order[size:]
 
 
 def _array(tensor: Tensor) -> Floats:

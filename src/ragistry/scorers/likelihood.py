@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from ..models import loading, quiet
 
 LOGITS = 128
 """Rows of the vocabulary computed at a time, which bounds memory: each is a float for every token there is."""
-ROWS = 8
-"""Texts of like length that are computed with gradients at a time: fewer are padded to the longest."""
+TOKENS = 1024
+"""Of texts of like length that are computed with gradients at a time: with fewer, less is padding."""
 UNLIMITED = 4096
 """Tokens read by models that set no limit."""
 AFTER_PADDING = frozenset(
@@ -191,10 +191,8 @@ def joint_log_likelihoods(
     """
     found: dict[int, Tensor] = {}
     lengths = [len(prefix) + len(target) for prefix, target in zip(prefixes, targets, strict=True)]
-    order = sorted(range(len(targets)), key=lambda i: -lengths[i])
     together = _joint_decoder if model.config.is_encoder_decoder else _joint_causal
-    for first in range(0, len(order), ROWS):
-        some = order[first : first + ROWS]
+    for some in batches(lengths, TOKENS):
         parts = together(model, [prefixes[i] for i in some], [targets[i] for i in some], stop, smoothing)
         found |= dict(zip(some, parts, strict=True))
     return [found[i] for i in range(len(targets))]
@@ -227,6 +225,15 @@ def _joint_causal(
     rows = torch.cat([hidden[i, end : end + n] for i, (end, n) in enumerate(zip(ends.tolist(), counts, strict=True))])
     wanted = torch.tensor([token for target in targets for token in target], dtype=torch.long)
     return list(torch.split(log_probabilities(model, rows, wanted, smoothing), counts))
+
+
+def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Rows of like length, so many that all are padded to the longest within so many tokens."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    while order:
+        size = max(1, tokens // max(1, lengths[order[0]]))
+        yield order[:size]
+        order = order[size:]
 
 
 def filled(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,6 @@ from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array, vstack
 from torch import nn
 
 from ..encoders.steps.token_bridge import BridgeSide, Form, Paradigm, Statistics, TokenBridge
@@ -30,7 +29,7 @@ from .live import Live, Tokens, embeddings_of, vectors_of
 from .losses.ranking import InfoNCE
 from .own_pairs import own_pairs
 from .samplers import Negatives, Sampler
-from .teaching import problem_of, report_of
+from .teaching import extended, problem_of, report_of
 from .trainer import History, Point, Trainer
 
 Tuning: TypeAlias = Literal["none", "lora", "full"]
@@ -225,19 +224,7 @@ def with_made(encoder: Any, problem: Problem, documents: Sequence[Document], set
         found = judgements(own_pairs(documents, queries=settings.made, seed=settings.seed, kinds=KINDS))
     except InvalidInput:  # the documents are too short or too alike
         return problem
-    own = set(problem.queries)
-    queries = [query for query in found if query not in own]
-    place = {id: row for row, id in enumerate(problem.ids)}
-    entries = [(row, place[id], value) for row, query in enumerate(queries) for id, value in found[query].items()]
-    rows, columns, values = (np.array(part) for part in zip(*entries, strict=True))
-    more = csr_array((values.astype(np.float32), (rows, columns)), shape=(len(queries), len(problem.ids)))
-    asked = np.asarray(encoder.encode(queries, "query"), np.float32)
-    return replace(
-        problem,
-        queries=[*problem.queries, *queries],
-        asked=np.concatenate([problem.asked, asked]),
-        judged=csr_array(vstack([problem.judged, more])),
-    )
+    return extended(problem, found, encoder)
 
 
 def in_words(choice: Choice, best: Mapping[str, Any]) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
-from scipy.sparse import csr_array, vstack
+from scipy.sparse import csr_array
 
 from ..encoders.terms import Terms
 from ..errors import InvalidInput
@@ -23,7 +23,7 @@ from .crossfit import Judge
 from .examples import Example, judgements
 from .own_pairs import own_pairs
 from .synthesis import synthesise
-from .teaching import relevance
+from .teaching import extended
 
 Labels: TypeAlias = Literal["gpl", "genq"]
 
@@ -86,19 +86,7 @@ def pseudo_pairs(documents: Sequence[Document], pseudo: Pseudo) -> list[Example]
 
 def with_made(encoder: Encoder, problem: Problem, documents: Sequence[Document], pseudo: Pseudo) -> Problem:
     """A problem with pseudo-queries after its own; one that was asked already is left out."""
-    found: Mapping[str, Mapping[str, int]] = judgements(pseudo_pairs(documents, pseudo))
-    own = set(problem.queries)
-    queries = [query for query in found if query not in own]
-    if not queries:
-        return problem
-    more = relevance(queries, found, problem.ids)
-    asked = np.asarray(encoder.encode(queries, "query"), np.float32)
-    return replace(
-        problem,
-        queries=[*problem.queries, *queries],
-        asked=np.concatenate([problem.asked, asked]),
-        judged=csr_array(vstack([problem.judged, more])),
-    )
+    return extended(problem, judgements(pseudo_pairs(documents, pseudo)), encoder)
 
 
 def mined(problem: Problem, rows: Ints, documents: Sequence[Document], depth: int) -> list[Ints]:

@@ -9,9 +9,10 @@ from time import perf_counter
 from typing import Any, cast
 
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, vstack
 
 from ..evaluation.selection import SIGNIFICANT, Fit
+from ..protocols import Encoder
 from ..registry import Lesson, Recipe
 from ..retrievers.adapted import Adapted
 from .adapting import SHARES, Learnt, Problem, Settings, adapt
@@ -61,6 +62,27 @@ def relevance(queries: Sequence[str], judged: Mapping[str, Mapping[str, int]], i
     indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(queries)))])
     # Built from its parts, as a sum of entries would drop zeros.
     return csr_array((values[order].astype(np.float32), columns[order], indptr), shape=(len(queries), len(ids)))
+
+
+def extended(problem: Problem, judged: Mapping[str, Mapping[str, int]], encoder: Encoder) -> Problem:
+    """A problem with further queries after its own; one that was asked already is left out.
+
+    Args:
+        problem: To extend.
+        judged: Relevance by query text and document id; every id is among the problem's.
+        encoder: Gives the queries' vectors.
+    """
+    own = set(problem.queries)
+    queries = [query for query in judged if query not in own]
+    if not queries:
+        return problem
+    asked = np.asarray(encoder.encode(queries, "query"), np.float32)
+    return replace(
+        problem,
+        queries=[*problem.queries, *queries],
+        asked=np.concatenate([problem.asked, asked]),
+        judged=csr_array(vstack([problem.judged, relevance(queries, judged, problem.ids)])),
+    )
 
 
 def teach(
