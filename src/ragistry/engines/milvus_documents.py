@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from .. import filters
 from ..errors import InvalidInput, UnknownName
@@ -24,7 +24,7 @@ from .milvus_server import LONGEST, Row, Server
 
 NAME = "documents"
 _TEXT = {"type": "VARCHAR", "max_length": LONGEST}
-_FIELDS = {
+_FIELDS: dict[str, dict[str, Any]] = {
     "row": {"type": "INT64"},
     "key": {"type": "INT64"},
     "same": {"type": "INT64"},

@@ -219,7 +219,7 @@ class Places:
         number = max(taken, default=0) + 1
         found = re.match(r"(?:.*,)?HNSW(\d+)", empty._factory.name)
         links = min(64, max(2, int(found[1]) if found else _LINKS))
-        index = {"index_type": "FLAT"}
+        index: dict[str, Any] = {"index_type": "FLAT"}
         if graph:
             index = {"index_type": "HNSW", "params": {"M": links, "efConstruction": max(_BUILDING, 2 * links)}}
         fields: dict[str, dict[str, Any]] = {
