@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from . import filters
 from .database import Database, publish
-from .errors import Corrupt, InvalidInput, StorageError, UnknownName
+from .errors import Corrupt, InvalidInput, StorageError
 from .filters import Where
 from .metadata import plain
 from .rows import (
@@ -33,6 +33,7 @@ from .rows import (
     checked_ids,
     damaged,
     document_of,
+    in_order,
     row_of,
 )
 from .rows import Change as Change
@@ -94,12 +95,7 @@ class Corpus:
             Corrupt: If a document fails its checksum.
             StorageError: If the generation has been purged, or the file cannot be read.
         """
-        found = self.find(ids, at)
-        unknown = [id for id in ids if id not in found]
-        if unknown:
-            more = f" (nor {len(unknown) - 1} more of the {len(ids)} asked for)" if len(unknown) > 1 else ""
-            raise UnknownName(f"no document has the id {unknown[0]!r}{more}; `ids()` lists those there are")
-        return [found[id] for id in ids]
+        return in_order(ids, self.find(ids, at))
 
     def find(self, ids: Collection[str], at: int | None = None) -> dict[str, Document]:
         """Documents by id, those that are there; otherwise as `get`."""

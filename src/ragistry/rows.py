@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .database import Format
-from .errors import Corrupt, InvalidInput
+from .errors import Corrupt, InvalidInput, UnknownName
 from .metadata import encode, normal, plain
 from .types import Document, check_text
 
@@ -47,6 +47,18 @@ class Change(NamedTuple):
     replaced: int
     unchanged: int
     duplicates: int
+
+
+def in_order(ids: Sequence[str], found: Mapping[str, Document]) -> list[Document]:
+    """Documents that were found, as they were asked for.
+
+    Raises:
+        UnknownName: If one was not found; the message names it.
+    """
+    if unknown := [id for id in ids if id not in found]:
+        more = f" (nor {len(unknown) - 1} more of the {len(ids)} asked for)" if len(unknown) > 1 else ""
+        raise UnknownName(f"no document has the id {unknown[0]!r}{more}; `ids()` lists those there are")
+    return [found[id] for id in ids]
 
 
 class Row(NamedTuple):

@@ -105,6 +105,12 @@ class States(ABC):
             raise Corrupt(f"{self.location!r} names a retriever that a collection cannot keep")
         return retriever
 
+    def unloaded(self, recipe: Mapping[str, Any], before: View | None) -> Updatable:
+        """A retriever to load a state into: a twin of the last one's, with its loaded model, if its recipe is the same."""
+        if before is not None and before.manifest.recipe == recipe:
+            return before.retriever.fork()
+        return self.made(recipe)
+
     def read(self, ask: Callable[[View], T]) -> T:
         """What `ask` finds in one committed state; asked again if writers have cleared that state away meanwhile."""
         while True:

@@ -20,11 +20,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from filelock import FileLock, Timeout
 
 from .corpus import Corpus
-from .errors import Corrupt, InvalidInput, Locked, StorageError
+from .errors import Corrupt, Locked, StorageError
 from .protocols import Reading, Retriever, Updatable
 from .states import States, View
 from .storage import (
@@ -94,13 +95,13 @@ class Store(States):
     @staticmethod
     def make(path: Path, retriever: Retriever) -> None:
         """Write generation 0 to a directory that does not exist or is empty."""
-        recipe = recipe_of(retriever)
-        if not isinstance(retriever, Updatable):
-            raise InvalidInput(f"{type(retriever).__name__} takes no documents, so a collection cannot keep it")
+        recipe = recipe_of(retriever)  # refuses one that takes no documents
         with _filling(path):
             files = ArrayFiles(path / "files")
             Corpus(path / CORPUS).close()
-            write_manifest(path, describe(recipe, retriever.save(files), files, generation=0, documents=0))
+            write_manifest(
+                path, describe(recipe, cast(Updatable, retriever).save(files), files, generation=0, documents=0)
+            )
 
     def copy(self, target: Path) -> None:
         """Write the latest state to a directory that does not exist or is empty."""
@@ -230,10 +231,7 @@ class Store(States):
         while True:
             stamp = self._stamp()
             manifest = read_manifest(self.path)
-            if before is not None and before.manifest.recipe == manifest.recipe:
-                retriever = before.retriever.fork()  # keeps a loaded model
-            else:
-                retriever = self.made(manifest.recipe)
+            retriever = self.unloaded(manifest.recipe, before)
             try:
                 retriever.load(manifest.state, self.files)
             except Corrupt:

@@ -15,9 +15,9 @@ from typing import Any, cast
 from psycopg.types.json import Json
 
 from .. import filters
-from ..errors import StorageError, UnknownName
+from ..errors import StorageError
 from ..filters import Where
-from ..rows import checked_generation, checked_ids, damaged, digest, document_of, row_of
+from ..rows import checked_generation, checked_ids, damaged, digest, document_of, in_order, row_of
 from ..types import Document
 from .conditions import Sql, condition
 from .server import Connection, Server
@@ -80,10 +80,7 @@ class Table:
 
     def get(self, ids: Sequence[str], at: int | None = None) -> list[Document]:
         """Documents by id, in the order asked; an unknown one is an `UnknownName`."""
-        found = self.find(ids, at)
-        if unknown := [id for id in ids if id not in found]:
-            raise UnknownName(f"no document has the id {unknown[0]!r}; {len(unknown)} of {len(ids)} are unknown")
-        return [found[id] for id in ids]
+        return in_order(ids, self.find(ids, at))
 
     def find(self, ids: Collection[str], at: int | None = None) -> dict[str, Document]:
         """Documents by id, those that are there."""

@@ -18,7 +18,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from pydantic import ValidationError
 
@@ -109,9 +109,7 @@ class Milvus(States):
     @classmethod
     def make(cls, address: str, retriever: Retriever) -> None:
         """Write generation 0 where there is no collection of this name."""
-        recipe = recipe_of(retriever)
-        if not isinstance(retriever, Updatable):
-            raise InvalidInput(f"{type(retriever).__name__} takes no documents, so a collection cannot keep it")
+        recipe = recipe_of(retriever)  # refuses one that takes no documents
         with contextlib.closing(Server(address)) as server:
             objects = Objects(server)
             if _there(server):
@@ -120,7 +118,7 @@ class Milvus(States):
                 )
             objects.make()
             log = Table.make(server)
-            empty, files = retriever.fork(), Arrays(objects).at(0, 0, ())
+            empty, files = cast(Updatable, retriever).fork(), Arrays(objects).at(0, 0, ())
             housed(empty, house(Places(server, objects)))
             manifest = describe(recipe, empty.save(files), files, generation=0, documents=0)
             name, stamp = _written(objects, _Contents(manifest, log.state(), 0, {}, {}))
@@ -252,10 +250,7 @@ class Milvus(States):
             try:
                 contents = _Contents.decoded(self._objects.read(latest.manifest, latest.stamp))
                 manifest = contents.manifest
-                if before is not None and before.manifest.recipe == manifest.recipe:
-                    retriever = before.retriever.fork()  # keeps a loaded model
-                else:
-                    retriever = self.made(manifest.recipe)
+                retriever = self.unloaded(manifest.recipe, before)
                 retriever.load(manifest.state, self.files.at(manifest.generation, latest.stamp))
             except Corrupt:
                 if self._objects.latest(surely=True).generation == latest.generation:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from .. import filters
-from ..errors import InvalidInput, UnknownName
+from ..errors import InvalidInput
 from ..filters import Where
 from ..metadata import encode
-from ..rows import checked_ids, damaged, digest, document_of, row_of
+from ..rows import checked_ids, damaged, digest, document_of, in_order, row_of
 from ..types import Document
 from .milvus_conditions import narrowing
 from .milvus_files import FLAT, NO_VECTOR
@@ -67,10 +67,7 @@ class Table:
 
     def get(self, ids: Sequence[str], at: int | None = None) -> list[Document]:
         """Documents by id, in the order asked; an unknown one is an `UnknownName`."""
-        found = self.find(ids, at)
-        if unknown := [id for id in ids if id not in found]:
-            raise UnknownName(f"no document has the id {unknown[0]!r}; {len(unknown)} of {len(ids)} are unknown")
-        return [found[id] for id in ids]
+        return in_order(ids, self.find(ids, at))
 
     def find(self, ids: Collection[str], at: int | None = None) -> dict[str, Document]:
         """Documents by id, those that are there."""

@@ -18,7 +18,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 from psycopg import errors
@@ -73,9 +73,7 @@ class Postgres(States):
     @classmethod
     def make(cls, address: str, retriever: Retriever) -> None:
         """Write generation 0 to a database that has no collection of this name."""
-        recipe = recipe_of(retriever)
-        if not isinstance(retriever, Updatable):
-            raise InvalidInput(f"{type(retriever).__name__} takes no documents, so a collection cannot keep it")
+        recipe = recipe_of(retriever)  # refuses one that takes no documents
         server = Server(address)
         with contextlib.closing(server.connect()) as connection, server.explained("create"):
             _extend(connection, server)
@@ -87,7 +85,7 @@ class Postgres(States):
                 connection.execute(f"CREATE SCHEMA {server.schema}")
                 connection.execute(_TABLES)
                 files = Arrays(server).at(0, connection)
-                empty = retriever.fork()
+                empty = cast(Updatable, retriever).fork()
                 housed(empty, house(server))
                 manifest = describe(recipe, empty.save(files), files, generation=0, documents=0)
                 values = [0, 0, FORMAT, _dumps(manifest)]
@@ -224,10 +222,7 @@ class Postgres(States):
     def _read(self, before: View | None) -> View:
         while True:
             manifest = self._manifest()
-            if before is not None and before.manifest.recipe == manifest.recipe:
-                retriever = before.retriever.fork()  # keeps a loaded model
-            else:
-                retriever = self.made(manifest.recipe)
+            retriever = self.unloaded(manifest.recipe, before)
             try:
                 retriever.load(manifest.state, self.files.at(manifest.generation))
             except Corrupt:

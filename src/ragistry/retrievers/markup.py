@@ -29,7 +29,8 @@ _ROUND = dict.fromkeys(map(ord, "{[\uff5b\uff3b\ufe5b\ufe37\ufe47"), "(") | dict
 _SCRIPTS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")  # written without spaces between words
 _SENTENCE = re.compile(r"[.!?\u2026][\"'\u201d\u2019)\]]*\s+(?![a-z])|[\u3002\uff01\uff1f]|\n\s*\n")
 _PLAIN = r"(?:[^\\{}\[\]]|\\[\\{}\[\]])"
-_MARKED = re.compile(rf"({_PLAIN}*+)(?:\{{({_PLAIN}++)\}}\[({_PLAIN}*+)\])?+", re.DOTALL)
+# Not possessive, though it never needs to go back: Python before 3.11.4 takes such groups for matched when they are not.
+_MARKED = re.compile(rf"({_PLAIN}*)(?:\{{({_PLAIN}+)\}}\[({_PLAIN}*)\])?", re.DOTALL)
 
 
 class Markup:
