@@ -1,5 +1,5 @@
-"""Encoding by ONNX Runtime beside torch and sentence-transformers: documents a second, one query's time, the first answer of
-a fresh process, and what int8 and bf16 cost on the queries at hand.
+"""Encoding by ONNX Runtime and OpenVINO beside torch and sentence-transformers: documents a second, one query's time, the
+first answer of a fresh process, and what int8 and bf16 cost on the queries at hand.
 
     python benchmarks/onnx_runtime.py [--rounds 3] [--limit 60] [--queries 10]
 
@@ -56,6 +56,7 @@ def encoding(documents: list[str], queries: list[str], single: int, rounds: int)
         REFERENCE: stack(MINILM, precision="fp32"),
         "torch, bf16": stack(MINILM, precision="bf16"),
         "onnx": Onnx(MINILM),
+        "openvino": Onnx(MINILM, engine="openvino"),
         "onnx-int8": Onnx(MINILM, variant="int8"),
     }
     bulk: dict[str, Callable[[], object]] = {PEER: lambda: peer.encode(documents)}
@@ -85,7 +86,7 @@ def encoding(documents: list[str], queries: list[str], single: int, rounds: int)
         f"{MINILM}, {len(documents)} SciFact documents, {single} queries one at a time; medians of interleaved rounds, "
         f"loading left out; cosines of {len(queries)} queries to {REFERENCE}, and what is found among the documents"
     )
-    report("onnx", rows, title="ONNX Runtime", notes=notes)
+    report("onnx", rows, title="Encoding without torch", notes=notes)
 
 
 def starting(documents: list[str], query: str, rounds: int) -> None:
@@ -93,7 +94,7 @@ def starting(documents: list[str], query: str, rounds: int) -> None:
     rows = []
     with TemporaryDirectory() as folder:
         runs: dict[str, Callable[[], object]] = {"python": partial(python, "pass")}
-        for runtime in ("torch", "auto"):
+        for runtime in ("torch", "onnx", "openvino"):
             place = Path(folder) / runtime
             with Collection.create(place, create("dense", model=MINILM, runtime=runtime)) as some:
                 some.add([Document(str(number), text) for number, text in enumerate(documents)])

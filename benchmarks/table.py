@@ -58,8 +58,11 @@ def documents_a_second(found: Found) -> str:
 
 def one_query(found: Found) -> str:
     """By onnx.json."""
-    one = row(found, runtime="onnx")
-    return f"{part(1 / one[PEERS_QUERY])} of theirs ({one['query ms']} ms), cosine >= {one['least']:.4f}"
+    one, other = row(found, runtime="openvino"), row(found, runtime="onnx")
+    return (
+        f"{part(1 / one[PEERS_QUERY])} of theirs ({one['query ms']} ms) by OpenVINO, cosine >= {one['least']:.4f}; "
+        f"{part(1 / other[PEERS_QUERY])} by ONNX Runtime"
+    )
 
 
 def nearest(found: Found) -> str:

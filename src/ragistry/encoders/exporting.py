@@ -23,15 +23,15 @@ from ..protocols import Encoder
 from ..registry import require
 from ..types import Floats, Item, Role
 from .backbones import Backbone, load_model
-from .exports import MODEL, TOKENIZER, Export, Variant, find, keep, making, same, source_of
+from .exports import LEAST_COSINE, MODEL, TOKENIZER, Engine, Export, Variant, find, keep, making, same, source_of
 from .onnx import POOLING, Model, pooled
 from .projected import unit
 from .stack import Stack
 
-LEAST_COSINE = 0.9999
-"""Of a vector of torch and that of an fp32 export; an export with less is refused."""
 ENOUGH = 500
 """Documents encoded before a model is exported by itself: what it takes, some seconds, should be worth it."""
+UNFIT = 1e-6
+"""The cosine of an engine that cannot run a model."""
 NEEDED = ("onnxruntime", "onnx", "onnxscript")
 SAMPLE = (
     "a",
@@ -47,6 +47,8 @@ SAMPLE = (
 
 def export(model: str | os.PathLike[str] = MINILM, variant: Variant = "fp32") -> Export:
     """Export a model for ONNX Runtime, check it against torch, and keep it in the cache; or find it there.
+
+    Where OpenVINO is installed, its vectors are checked as well, and `openvino` of what is returned says how near they are.
 
     Args:
         model: As `stack` takes it: a name, or a folder.
@@ -72,7 +74,9 @@ def export(model: str | os.PathLike[str] = MINILM, variant: Variant = "fp32") ->
     backbone = Backbone(name)
     layout = backbone.layout()
     with making() as folder:
-        if (found := find(name, variant)) and not found.problem and _sound(found):
+        unchecked = variant == "fp32" and importlib.util.find_spec("openvino") is not None
+        found = find(name, variant)
+        if found and not found.problem and (found.openvino or not unchecked) and _sound(found):
             return found
         tokenizer, padding = load_tokenizer(layout.folder)
         tokenizer.no_truncation()
@@ -98,11 +102,17 @@ def export(model: str | os.PathLike[str] = MINILM, variant: Variant = "fp32") ->
                 _round(there.path / MODEL, folder / MODEL)
             else:
                 _write(reference, folder / MODEL, variant)
-            cosine = _checked(reference, replace(made, folder=str(folder)))
+            written = replace(made, folder=str(folder))
+            cosine = _checked(reference, written)
+            if variant == "fp32" and not cosine >= LEAST_COSINE:
+                raise _Refused(
+                    f"its vectors are not those of torch: cosine {cosine:.6f}, at least {LEAST_COSINE} is needed"
+                )
+            openvino = _by_openvino(reference, written) if unchecked else 0.0
         except _Refused as refused:
             keep(name, replace(made, problem=str(refused)))
             raise InvalidInput(f"the model {name!r} cannot be used with ONNX Runtime: {refused}") from refused.__cause__
-        return keep(name, replace(made, cosine=cosine), folder)
+        return keep(name, replace(made, cosine=cosine, openvino=openvino), folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +247,7 @@ class _Embeddings(torch.nn.Module):
 def _write(model: Any, path: Path, variant: Variant) -> None:
     """Trace the model, and round the weights to 8 bits if asked."""
     plain = path if variant == "fp32" else path.with_name("plain.onnx")
+    model.set_attn_implementation("eager")  # the same, in operations that both engines know to join
     # Sizes of 0 and 1 would be taken for constants.
     ids = torch.tensor([[5, 6, 7, 8], [5, 6, 7, 0], [8, 7, 6, 5]])
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 1, 1]])
@@ -283,12 +294,12 @@ def _silent(logger: str | None) -> Iterator[None]:
         found.setLevel(level)
 
 
-def _checked(reference: Any, made: Export) -> float:
+def _checked(reference: Any, made: Export, engine: Engine = "onnxruntime") -> float:
     """The least cosine to what torch gives, alone and in a batch; in fp32 by every pooling, as any may be asked for."""
     modes = POOLING if made.variant == "fp32" else (made.pooling,)
     least = 1.0
     try:
-        exported = Model(made, made.max_length)
+        exported = Model(made, made.max_length, engine)
         tokens = exported.tokenise(SAMPLE)
         for batch in [tokens, *([ids] for ids in tokens)]:
             ids, mask, found = exported.embed(batch)
@@ -301,9 +312,16 @@ def _checked(reference: Any, made: Export) -> float:
                 least = float(np.minimum(least, 1 - (apart**2).sum(axis=1).max() / 2))
     except Exception as error:  # both runtimes raise a dozen unrelated types
         raise _Refused(f"running it: {str(error).strip().partition(chr(10))[0]}") from error
-    if made.variant == "fp32" and not least >= LEAST_COSINE:
-        raise _Refused(f"its vectors are not those of torch: cosine {least:.6f}, at least {LEAST_COSINE} is needed")
     return least
+
+
+def _by_openvino(reference: Any, made: Export) -> float:
+    """The same by OpenVINO; a little above 0 if it cannot run the model, so that nobody tries again."""
+    try:
+        return float(np.nan_to_num(max(_checked(reference, made, "openvino"), UNFIT)))
+    except _Refused as refused:
+        warnings.warn(f"OpenVINO does not run the model: {refused}", RuntimeWarning, stacklevel=2)
+        return UNFIT
 
 
 def _sound(found: Export) -> bool:

@@ -29,6 +29,12 @@ from ..types import Role
 
 Variant: TypeAlias = Literal["fp32", "int8"]
 """Of weights in an export. Vectors of `fp32` agree with torch's; those of `int8` are an encoder's of their own."""
+Engine: TypeAlias = Literal["onnxruntime", "openvino"]
+"""What runs an export."""
+EXTRA: dict[Engine, str] = {"onnxruntime": "onnx", "openvino": "openvino"}
+"""What installs it."""
+LEAST_COSINE = 0.9999
+"""Of a vector of torch and that of an fp32 export by any engine; an export with less is refused, an engine not used."""
 FORMAT = 1
 MODEL, TOKENIZER = "model.onnx", "tokenizer.json"
 READ = frozenset({".json", ".txt", ".model", ".safetensors"})
@@ -49,6 +55,7 @@ class Export:
         limit: Tokens that the model can read.
         padding: The token id to pad with.
         cosine: The least between a vector of torch and this one's, over the texts it was checked with.
+        openvino: The same by OpenVINO; 0 if it was not installed then.
         folder: The directory of the files.
         files: Checksums (SHA-256) of those files by name.
         source: Size and time of change of the files that it was made from, by path.
@@ -64,6 +71,7 @@ class Export:
     limit: int
     padding: int
     cosine: float = 0.0
+    openvino: float = 0.0
     folder: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
     source: Mapping[str, list[int]] = field(default_factory=dict)

@@ -14,12 +14,17 @@ from .functions import registered
 from .remote import Remote
 
 if TYPE_CHECKING:
-    from .exports import Variant
+    from .exports import Engine, Variant
     from .onnx import Onnx
     from .stack import Precision, Stack
     from .steps.pooling import PoolingMode
 
-Runtime: TypeAlias = Literal["auto", "torch", "onnx", "onnx-int8"]
+Runtime: TypeAlias = Literal["auto", "torch", "onnx", "onnx-int8", "openvino"]
+WITHOUT_TORCH: dict[str, tuple[Variant, Engine]] = {
+    "onnx": ("fp32", "onnxruntime"),
+    "onnx-int8": ("int8", "onnxruntime"),
+    "openvino": ("fp32", "openvino"),
+}
 OPENAI = "https://api.openai.com/"
 OPENAI_KEY, OTHER_KEY = "OPENAI_API_KEY", "RAGISTRY_API_KEY"
 """Where keys are looked for. A stored recipe may name any address, so it cannot choose which secret is sent there."""
@@ -52,12 +57,13 @@ def encoder(
         document_prompt: Put before documents, likewise.
         max_length: Of a model that runs here: see `stack`.
         precision: Of a model that runs here: see `stack`.
-        runtime: Of a model that runs here. `torch` and `onnx` run all of it; `onnx` exports the model first, if need be.
-            `auto`: queries by ONNX Runtime, so that the first need not wait for torch, if onnxruntime is installed and the
-            model was exported, which an encoder with `auto` does by itself once it has encoded 500 documents (if onnx and
-            onnxscript are installed); all else by torch. The vectors agree, so a collection may be filled by one and
-            searched by the other. With `bf16`, torch runs all. `onnx-int8`: weights of 8 bits, smaller and faster, but with
-            other vectors: measure first what that costs, with `ragistry.encoders.exporting.agreement`.
+        runtime: Of a model that runs here. `torch`, `onnx` and `openvino` run all of it; the latter two export the model
+            first, if need be. `auto`: queries without torch, for which the first would have to wait, if onnxruntime is
+            installed and the model was exported, which an encoder with `auto` does by itself once it has encoded 500
+            documents (if onnx and onnxscript are installed); all else by torch. OpenVINO encodes these queries if it is
+            installed, its vectors were checked, and `precision` is `auto`. The vectors agree, so a collection may be filled
+            by one and searched by the other. With `bf16`, torch runs all. `onnx-int8`: weights of 8 bits, smaller and
+            faster, but with other vectors: measure first what that costs, with `ragistry.encoders.exporting.agreement`.
 
     Raises:
         InvalidInput: If an option is given that this kind of encoder does not have, or two that exclude each other.
@@ -79,7 +85,7 @@ def encoder(
         "pooling": pooling is not None,
         "max_length": max_length is not None,
         "precision": precision != "auto",
-        "runtime": runtime.startswith("onnx"),
+        "runtime": runtime in WITHOUT_TORCH,
     }
     if own := registered(model):
         prompted = {f"{role}_prompt": True for role in prompts}
@@ -106,22 +112,26 @@ def _local(model: str, precision: Precision, runtime: Runtime, settings: dict[st
     """A model that runs here."""
     folder = Path(model).expanduser()
     bridged = (folder / "bridge.safetensors").is_file()
-    if runtime.startswith("onnx"):
-        refuse({"token bridge": bridged, "precision 'bf16'": precision == "bf16"}, f"the runtime {runtime!r}")
-        return _by_onnx(model, "int8" if runtime == "onnx-int8" else "fp32", settings)
+    if runtime in WITHOUT_TORCH:
+        refused = {"token bridge": bridged, "precision 'bf16'": precision == "bf16"}
+        if runtime == "openvino":
+            refused["precision 'fp32'"] = precision == "fp32"
+        refuse(refused, f"the runtime {runtime!r}")
+        return _by_export(model, *WITHOUT_TORCH[runtime], settings)
     if bridged:
         require("torch", "dense")
         from .token_aware import TokenAware, model_of
 
         return TokenAware.load(folder, _by_torch(model_of(folder), precision, settings))
     if runtime == "auto" and precision != "bf16" and find_spec("onnxruntime"):
-        from .exports import find
+        from .exports import LEAST_COSINE, find
 
         exported = find(model)
         if exported is not None and not exported.problem:
             from .onnx import Onnx, Quick
 
-            queries = Onnx(model, **settings)
+            fast = precision == "auto" and exported.openvino >= LEAST_COSINE and find_spec("openvino") is not None
+            queries = Onnx(model, engine="openvino" if fast else "onnxruntime", **settings)
             return Quick(queries, lambda: _by_torch(model, precision, settings)) if find_spec("torch") else queries
         base = _by_torch(model, precision, settings)
         from .exporting import Exporting, can_export
@@ -138,20 +148,20 @@ def _by_torch(model: str, precision: Precision, settings: dict[str, Any]) -> Sta
     return stack(model, precision=precision, **settings)
 
 
-def _by_onnx(model: str, variant: Variant, settings: dict[str, Any]) -> Onnx:
-    """The exported model, which is exported now if it was not."""
-    require("onnxruntime", "onnx")
-    from .exports import find
+def _by_export(model: str, variant: Variant, engine: Engine, settings: dict[str, Any]) -> Onnx:
+    """The exported model, which is exported now if it was not, or was not checked with the engine."""
+    from .exports import EXTRA, find
     from .onnx import Onnx
 
+    require(engine, EXTRA[engine])
     found = find(model, variant)
-    if found is None or found.problem:
+    if found is None or found.problem or (engine == "openvino" and not found.openvino):
         require("torch", "dense")
         require("transformers", "dense")
         from .exporting import export
 
         export(model, variant)
-    return Onnx(model, variant=variant, **settings)
+    return Onnx(model, variant=variant, engine=engine, **settings)
 
 
 def refuse(options: dict[str, bool], what: str) -> None:

@@ -1,4 +1,4 @@
-"""Dense encoding by ONNX Runtime, which starts at once where torch takes seconds; nothing here imports torch."""
+"""Dense encoding by ONNX Runtime or OpenVINO, which start at once where torch takes seconds; nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -19,7 +19,8 @@ from ..models import first_tokens
 from ..protocols import Encoder
 from ..registry import require
 from ..types import Floats, Ints, Item, Kind, Role
-from .exports import MODEL, TOKENIZER, Export, Variant, find, forget
+from .exports import EXTRA, LEAST_COSINE, MODEL, TOKENIZER, Engine, Export, Variant, find, forget
+from .openvino import PADDED, OpenVino
 from .projected import unit
 from .texts import batches, digest, prompted, side_by_side
 
@@ -29,7 +30,7 @@ POOLING = ("mean", "cls", "last")
 
 
 class Onnx:
-    """A `Stack` of pooling and unit length, run by ONNX Runtime: the same prompts, tokens, pooling and fingerprint.
+    """A `Stack` of pooling and unit length, run without torch: the same prompts, tokens, pooling and fingerprint.
 
     The model must have been exported, once: see `ragistry.encoders.exporting.export`, which refuses an export whose vectors
     are not those of torch (cosine 0.9999). So what torch has indexed this can search, and the other way round.
@@ -45,13 +46,15 @@ class Onnx:
         max_length: Tokens of a text that are read, special tokens included; the model's own by default.
         variant: Of the weights: `fp32`, or `int8`: a quarter of the size and twice the speed, but other vectors, which have
             a fingerprint of their own. Measure what they cost on your own queries with `agreement`.
+        engine: What runs it: `onnxruntime`, or `openvino`, about twice as fast where the processor multiplies bfloat16. Its
+            vectors were checked like the others.
         batch_tokens: Tokens in a batch, padding included, in fp32; in int8 texts go one by one. Vectors do not depend on it.
         threads: Processor cores to use; all by default.
 
     Raises:
-        MissingExtra: If onnxruntime is not installed.
-        ModelNotFound: If the model was not exported, or has changed since.
-        InvalidInput: If a value is out of range.
+        MissingExtra: If the engine is not installed.
+        ModelNotFound: If the model was not exported, or has changed since, or was not checked with this engine.
+        InvalidInput: If a value is out of range, or OpenVINO is asked for `int8`.
 
     Example:
         >>> from ragistry.encoders.exporting import export
@@ -70,13 +73,17 @@ class Onnx:
         prompts: Mapping[Role, str] | None = None,
         max_length: int | None = None,
         variant: Variant = "fp32",
+        engine: Engine = "onnxruntime",
         batch_tokens: int = 512,
         threads: int | None = None,
     ) -> None:
-        require("onnxruntime", "onnx")
         self.model = os.fspath(model)
-        if variant not in get_args(Variant):
-            raise InvalidInput(f"the variant {variant!r} is not known; use {' or '.join(get_args(Variant))}")
+        for given, known in ((variant, get_args(Variant)), (engine, get_args(Engine))):
+            if given not in known:
+                raise InvalidInput(f"{given!r} is not known; use {' or '.join(known)}")
+        if (variant, engine) == ("int8", "openvino"):
+            raise InvalidInput("int8 was asked for by OpenVINO; use the engine 'onnxruntime', or the variant 'fp32'")
+        require(engine, EXTRA[engine])
         for name, value in (("max_length", max_length), ("batch_tokens", batch_tokens), ("threads", threads)):
             if value is not None and value < 1:
                 raise InvalidInput(f"{name}={value} was given; a positive number is needed")
@@ -91,7 +98,14 @@ class Onnx:
                 f"the model {self.model!r} must be exported for ONNX Runtime ({variant}) first, but {why}; call "
                 "ragistry.encoders.exporting.export, which needs torch, or use the runtime 'torch'"
             )
+        if engine == "openvino" and found.openvino < LEAST_COSINE:
+            raise ModelNotFound(
+                f"the vectors of {self.model!r} by OpenVINO are not those of torch, or were never compared (cosine "
+                f"{found.openvino:.6f}, at least {LEAST_COSINE} is needed); call ragistry.encoders.exporting.export, which "
+                "compares them, or use the engine 'onnxruntime'"
+            )
         self.export = found
+        self.engine = engine
         self.pooling = pooling or found.pooling
         self.prompts: Mapping[Role, str] = {**found.prompts, **(prompts or {})}
         self.max_length = max_length or found.max_length
@@ -140,7 +154,7 @@ class Onnx:
         if self._loaded is None:
             with self._loading:
                 if self._loaded is None:
-                    self._loaded = Model(self.export, self.max_length)
+                    self._loaded = Model(self.export, self.max_length, self.engine, self.threads)
         return self._loaded
 
     def _encode_chunk(self, texts: Sequence[str]) -> Floats:
@@ -163,35 +177,32 @@ class Onnx:
 
 
 class Model:
-    """An exported model's session and its tokenizer, ready for many threads: neither is changed after this.
+    """An exported model, ready to run in many threads, and its tokenizer: neither is changed after this.
 
     Args:
         export: Where they are.
         max_length: Tokens of a text that are kept.
+        engine: What runs it.
+        cores: Runs side by side.
 
     Raises:
         Corrupt: If the files are damaged.
     """
 
-    def __init__(self, export: Export, max_length: int) -> None:
-        runtime = require("onnxruntime", "onnx")
+    def __init__(self, export: Export, max_length: int, engine: Engine = "onnxruntime", cores: int = 1) -> None:
         export.check()
-        options = runtime.SessionOptions()
-        # One core a batch: batches side by side stall less on a busy machine than operations shared between cores, and a
-        # forked process that inherits a session with threads of its own does not end.
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.enable_mem_pattern = False  # it helps batches of one shape only
-        options.log_severity_level = 3
         try:
-            self.session: Any = runtime.InferenceSession(export.path / MODEL, options, ["CPUExecutionProvider"])
+            self._run = _by_openvino(export, cores) if engine == "openvino" else _by_onnxruntime(export)
             self.tokenizer = Tokenizer.from_file(str(export.path / TOKENIZER))
-        except Exception as error:  # both raise a dozen unrelated types, or bare ones
+        except Exception as error:  # all raise a dozen unrelated types, or bare ones
             problem = str(error).strip().partition("\n")[0]
             raise Corrupt(f"the export in {str(export.path)!r} cannot be used ({problem}); export it again") from None
         self.tokenizer.enable_truncation(max_length, direction="right")
         self.tokenizer.no_padding()
         self.max_length = max_length
         self.padding = export.padding
+        self.limit = export.limit
+        self._multiple = PADDED if engine == "openvino" else 1
 
     def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of at most `max_length` tokens of each text, and at least one."""
@@ -199,12 +210,34 @@ class Model:
 
     def embed(self, tokens: Sequence[Sequence[int]]) -> tuple[Ints, Ints, Floats]:
         """Token ids and mask, int64 [b, t], and token embeddings, float32 [b, t, d], of a batch."""
-        ids = np.full((len(tokens), max(map(len, tokens))), self.padding, np.int64)
+        longest = -(-max(map(len, tokens)) // self._multiple) * self._multiple
+        ids = np.full((len(tokens), min(longest, self.limit)), self.padding, np.int64)
         mask = np.zeros_like(ids)
         for row, found in enumerate(tokens):
             ids[row, : len(found)] = found
             mask[row, : len(found)] = 1
-        return ids, mask, self.session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+        return ids, mask, self._run(ids, mask)
+
+
+def _by_onnxruntime(export: Export) -> Callable[[Ints, Ints], Floats]:
+    runtime = require("onnxruntime", "onnx")
+    options = runtime.SessionOptions()
+    # One core a batch: batches side by side stall less on a busy machine than operations shared between cores, and a
+    # forked process that inherits a session with threads of its own does not end.
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False  # it helps batches of one shape only
+    options.log_severity_level = 3
+    session = runtime.InferenceSession(export.path / MODEL, options, ["CPUExecutionProvider"])
+
+    def run(ids: Ints, mask: Ints) -> Floats:
+        found: Floats = session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+        return found
+
+    return run
+
+
+def _by_openvino(export: Export, cores: int) -> Callable[[Ints, Ints], Floats]:
+    return OpenVino(export.path / MODEL, cores).run
 
 
 def pooled(embedding: Floats, mask: Ints, mode: str) -> Floats:

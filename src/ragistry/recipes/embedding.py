@@ -31,10 +31,8 @@ class EmbeddingRecipe(Recipe):
         Literal["auto", "fp32", "bf16"], Field(description="auto: bf16 where the processor is faster with it")
     ] = "auto"
     runtime: Annotated[
-        Literal["auto", "torch", "onnx", "onnx-int8"],
-        Field(
-            description="auto: queries by ONNX Runtime where the model was exported for it; onnx-int8: other vectors"
-        ),
+        Literal["auto", "torch", "onnx", "onnx-int8", "openvino"],
+        Field(description="auto: queries without torch where the model was exported; onnx-int8: other vectors"),
     ] = "auto"
     index: Annotated[
         str,
