@@ -161,7 +161,8 @@ def test_recipes_are_the_same_in_front(name: str, address: str, tmp_path: Path) 
 @pytest.mark.parametrize("name", ["pefa-xs", pytest.param("pefa-xl", marks=pytest.mark.slow)])
 def test_what_was_learnt_is_kept_and_copied(name: str, address: str, server: Running, tmp_path: Path) -> None:
     pairs = [(f"{chr(97 + j) * 8} {WORDS[v]}", f"doc {j:03}") for j in range(12) for v in range(6)]
-    asked, later = ["cccccccc line", "hhhhhhhh", "cat"], Document("later", "a later cat, hhhh")
+    # The 32nd and the 33rd nearest of the pairs' queries differ for each: rounding, which differs, decides nothing.
+    asked, later = ["cccccccc line", "hhhhhhhh line", "cat"], Document("later", "a later cat, hhhh")
     found = []
     for location in (address, tmp_path / "docs"):
         with Collection.create(location, create(name, model="letters-of-text")) as docs:
