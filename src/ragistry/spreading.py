@@ -221,6 +221,7 @@ class Actors:
     def __init__(self, address: str, recipe: Mapping[str, Any], location: str) -> None:
         self._ray = ray = require("ray", "ray")
         self._begun = address != "ray" or not ray.is_initialized()  # else it is somebody's, and stays
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster begun here tells nobody about itself
         try:
             if self._begun:
                 ray.init(None if address == "ray" else address, log_to_driver=False, logging_level="error")
