@@ -9,6 +9,8 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..registry import require
 from ..types import Floats, Ints
 
@@ -67,13 +69,20 @@ class OpenVino:
             "INFERENCE_NUM_THREADS": self.cores,
             "NUM_STREAMS": self.cores,
         }
-        return core.compile_model(str(self.path), "CPU", settings)
+        model = core.compile_model(str(self.path), "CPU", settings)
+        some = np.ones((1, PADDED), np.int64)
+        with _alone:  # its bindings set themselves up when first used, and two threads that do so wait for each other
+            model.create_infer_request().infer({"input_ids": some, "attention_mask": some})[0].copy()
+        return model
 
 
+_alone = threading.Lock()
 _running: weakref.WeakSet[OpenVino] = weakref.WeakSet()
 
 
 def _all_forked() -> None:
+    global _alone
+    _alone = threading.Lock()
     for one in list(_running):
         one.forked()
 
