@@ -22,6 +22,7 @@ from typing import Any, Protocol, TypeAlias
 from .encoders.spread import elsewhere
 from .engines import is_address, store_at
 from .errors import FingerprintMismatch, InvalidInput, RagistryError, ServiceError
+from .machine import cores
 from .protocols import Encoder, Index, Retriever
 from .registry import create, require
 from .types import Vectors
@@ -159,7 +160,7 @@ class Processes:
         self.count = count
         spawning = get_context("spawn")  # a fork of a process with threads, as torch has, may stand still
         self._theirs, self._ours = spawning.Pipe(duplex=False)
-        threads = max(1, min(_cores() // count, int(os.environ.get("OMP_NUM_THREADS") or _cores())))
+        threads = max(1, min(cores() // count, int(os.environ.get("OMP_NUM_THREADS") or cores())))
         self._pool = ProcessPoolExecutor(count, spawning, _begin, (self._theirs, threads, recipe, location))
 
     def encode(self, fingerprint: str, parts: Sequence[Sequence[str]]) -> list[Vectors]:
@@ -206,10 +207,6 @@ def _end_with(parent: Connection) -> None:
 def _encode(fingerprint: str, texts: Sequence[str]) -> Vectors:
     assert _worker is not None
     return _worker.encode(fingerprint, texts)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Actors:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
+from ragistry.indexes import kernels
 from ragistry.indexes.inverted import Inverted
 from ragistry.indexes.weighting import BM25, Dirichlet, Impact, JelinekMercer, Weighting
 from ragistry.storage import ArrayFiles
@@ -186,3 +187,13 @@ def test_another_weighting_over_the_same_counts(
         apply(twin, twin_held, change)
     assert bits(twin.search(sparse(asked), 9)) == bits(fresh(other, twin_held).search(sparse(asked), 9))
     assert bits(index.search(sparse(asked), 9)) == before
+
+
+sorted_numbers = st.sets(st.integers(0, 2**63 - 2), max_size=30).map(lambda some: np.array(sorted(some), np.int64))
+
+
+@settings(deadline=None)
+@given(sorted_numbers, sorted_numbers)
+def test_a_union_of_terms_holds_each_once_in_order(one: np.ndarray, other: np.ndarray) -> None:
+    np.testing.assert_array_equal(kernels.union(one, other), np.union1d(one, other))
+    np.testing.assert_array_equal(kernels.union(one, one), one)

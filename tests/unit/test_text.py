@@ -267,3 +267,17 @@ def test_threads_share_an_analyzer() -> None:
                 assert all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
         alone = [Analyzer().terms(batch[3]) for batch in batches]
         assert list(pool.map(lambda batch: analyzer.terms(batch[3]), batches)) == alone
+
+
+@pytest.mark.parametrize(("cores", "apart"), [(2, 1), (3, 10), (7, 40), (16, 1)])
+def test_texts_counted_side_by_side_count_the_same(monkeypatch: pytest.MonkeyPatch, cores: int, apart: int) -> None:
+    texts = [f"note {i % 7} on {'os.path.join ' * (i % 5)}{chr(0x4E00 + i)}" for i in range(101)] + [""]
+    alone = Terms(Analyzer()).counts(texts)
+    monkeypatch.setattr("ragistry.encoders.terms.cores", lambda: cores)
+    monkeypatch.setattr("ragistry.encoders.terms.APART", apart)
+    together = Terms(Analyzer()).counts(texts)
+    assert together.shape == alone.shape
+    for name in ("data", "indices", "indptr"):
+        one, other = getattr(together, name), getattr(alone, name)
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)

@@ -15,6 +15,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ..errors import Corrupt, InvalidInput, ModelNotFound, StorageError
+from ..machine import cores
 from ..models import first_tokens
 from ..protocols import Encoder
 from ..registry import require
@@ -115,7 +116,7 @@ class Onnx:
                 f"{found.limit} tokens"
             )
         self.batch_tokens = batch_tokens
-        self.threads = threads or _cores()
+        self.threads = threads or cores()
         self._loading = threading.Lock()
         self._loaded: Model | None = None
         self._started: tuple[int, Shared] | None = None
@@ -363,7 +364,3 @@ class Quick:
     def fingerprint(self) -> str:
         """The same for both runtimes."""
         return self.queries.fingerprint()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

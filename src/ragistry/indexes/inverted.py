@@ -254,19 +254,19 @@ class Inverted(Segmented[Postings]):
         contents = [segment.content for segment in segments]
         terms = contents[0].terms
         for content in contents[1:]:
-            terms = np.union1d(terms, content.terms)
+            terms = kernels.union(terms, content.terms)
+        places = [kernels.find(terms, content.terms) for content in contents]
         rows_of, shift = [], 0
         for segment in segments:
             rows_of.append(np.where(segment.alive, np.cumsum(segment.alive) - 1 + shift, -1).astype(np.int32))
             shift += segment.size
         counts = np.zeros(len(terms) + 1, np.int64)
-        for content, renumbered in zip(contents, rows_of, strict=True):
-            kernels.count_kept(content.starts, content.rows, renumbered, kernels.find(terms, content.terms), counts)
+        for content, renumbered, where in zip(contents, rows_of, places, strict=True):
+            kernels.count_kept(content.starts, content.rows, renumbered, where, counts)
         starts = np.cumsum(counts)
         rows, values = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.float32)
         cursor = starts[:-1].copy()
-        for content, renumbered in zip(contents, rows_of, strict=True):
-            where = kernels.find(terms, content.terms)
+        for content, renumbered, where in zip(contents, rows_of, places, strict=True):
             kernels.copy_kept(content.starts, content.rows, content.values, renumbered, where, cursor, rows, values)
         used = np.diff(starts) > 0
         lengths = np.concatenate([s.content.lengths[s.alive] for s in segments])

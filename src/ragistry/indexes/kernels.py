@@ -56,6 +56,24 @@ def invert(columns: Any, starts: Any, data: Any) -> Any:
 
 
 @compiled("int64[::1](I64, I64)")
+def union(one: Any, other: Any) -> Any:
+    """What either of two sorted arrays without repetitions holds, sorted."""
+    found = np.empty(len(one) + len(other), np.int64)
+    used, i, j = 0, 0, 0
+    while i < len(one) or j < len(other):
+        if j == len(other) or (i < len(one) and one[i] < other[j]):
+            found[used] = one[i]
+            i += 1
+        else:
+            if i < len(one) and one[i] == other[j]:
+                i += 1
+            found[used] = other[j]
+            j += 1
+        used += 1
+    return found[:used].copy()
+
+
+@compiled("int64[::1](I64, I64)")
 def find(terms: Any, wanted: Any) -> Any:
     """The position of each wanted term in the sorted terms, -1 where it is not."""
     found = np.searchsorted(terms, wanted)
