@@ -122,7 +122,9 @@ def held(found: Found) -> str:
     ours = row(found, engine="ragistry hybrid")
     drawn = row(found, engine="EnsembleRetriever, by a line")
     return (
-        f"{part(1 / drawn['x ours'])} of theirs ({ours['peak MB']} MB; theirs is extrapolated from smaller collections)"
+        f"{part(1 / drawn['x ours'])} of theirs ({ours['peak MB']} MB; theirs is extrapolated from smaller collections); "
+        f"without pages of files, which a system short of memory takes back, "
+        f"{part(ours['anonymous MB'] / drawn['anonymous MB'])} ({ours['anonymous MB']} MB)"
     )
 
 
