@@ -101,7 +101,8 @@ def test_a_file_serves_one_process(tmp_path: Path) -> None:
 def test_a_killed_writer_loses_and_doubles_nothing_on_a_server(
     milvus_server: Milvus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(milvus_lease, "LEASE", 4.0)
+    monkeypatch.setattr(milvus_lease, "LEASE", 6.0)
+    monkeypatch.setattr(milvus_lease, "BEAT", 0.5)
     address = f"{milvus_server.address}&collection=killed_writer"
     Collection.create(address, create(HYBRID)).close()
     acknowledged = _killed(address, 300, 100)

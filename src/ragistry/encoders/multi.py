@@ -66,7 +66,7 @@ class TokenStack(Stack):
         query_length: int | None = None,
         expansion: Expansion | None = None,
         skipped: Sequence[str] = (),
-        batch_tokens: int = 2048,
+        batch_tokens: int = 1024,
         precision: Precision = "auto",
         threads: int | None = None,
     ) -> None:

@@ -67,7 +67,7 @@ class Stack:
         *,
         prompts: Mapping[Role, str] = NO_PROMPTS,
         max_length: int | None = None,
-        batch_tokens: int = 2048,
+        batch_tokens: int = 1024,
         precision: Precision = "auto",
         threads: int | None = None,
     ) -> None:

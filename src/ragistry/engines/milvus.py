@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
@@ -39,6 +40,8 @@ from .milvus_places import PREFIX, Dense, Places
 from .milvus_server import Server
 from .placed import Placed, housed, indexes, is_dense
 
+RECOVERY = 10.0
+"""Seconds for which a collection that seems to be empty is asked again."""
 _KEPT = 64  # generations of which is known what they hold
 
 
@@ -293,7 +296,12 @@ class Milvus(States):
 def _there(server: Server) -> bool:
     if server.file is not None and not server.file.exists():
         return False  # opening would make it
-    return OBJECTS in server.names() and bool(Objects(server).beginning("state-"))
+    if OBJECTS not in server.names():
+        return False
+    until = time.monotonic() + (RECOVERY if server.file is None else 0.0)
+    while not (found := Objects(server).beginning("state-")) and time.monotonic() < until:
+        time.sleep(0.2)  # a server that has just restarted may answer before it has read its log
+    return bool(found)
 
 
 def house(places: Places) -> Any:

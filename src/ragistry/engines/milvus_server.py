@@ -237,7 +237,8 @@ class Server:
             _check_lite(self.file, self.location)
         try:
             with _lite if self.file is not None else contextlib.nullcontext():
-                client = self._api.MilvusClient(**self._given, timeout=_REACHING, dedicated=True)
+                patience = _REACHING if self.file is None else PATIENCE  # which a busy machine needs to begin serving
+                client = self._api.MilvusClient(**self._given, timeout=patience, dedicated=True)
                 _open[str(self.file)] += 1
                 return client
         except Exception as error:
