@@ -47,7 +47,7 @@ class Onnx:
         max_length: Tokens of a text that are read, special tokens included; the model's own by default.
         variant: Of the weights: `fp32`, or `int8`: a quarter of the size and twice the speed, but other vectors, which have
             a fingerprint of their own. Measure what they cost on your own queries with `agreement`.
-        engine: What runs it: `onnxruntime`, or `openvino`, about twice as fast where the processor multiplies bfloat16. Its
+        engine: What runs it: `onnxruntime`, or `openvino`, faster where the processor multiplies bfloat16. Its
             vectors were checked like the others.
         batch_tokens: Tokens in a batch, padding included, in fp32; in int8 texts go one by one. Vectors do not depend on it.
         threads: Processor cores to use; all by default.
