@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,23 +27,9 @@ from ragistry.encoders.stack import Stack
 from ragistry.errors import InvalidInput, ModelNotFound
 
 from ..tiny import MAX_LENGTH, tiny_model
-
-TEXTS = ["the cat sat", "", "a sonnet has fourteen lines", "dog", "poem " * 100, "the cat sat on the mat.", "日本 é 🙂"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A model that was exported into a cache of these tests' own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAGISTRY_CACHE", str(tmp_path_factory.mktemp("cache")))
-        made = tiny_model(tmp_path_factory.mktemp("models"))
-        export(made)
-        yield made
-
-
-@pytest.fixture(scope="module")
-def torch_stack(folder: Path) -> Stack:
-    return stack(folder, precision="fp32")
+from .test_onnx import TEXTS
+from .test_onnx import folder as folder
+from .test_onnx import torch_stack as torch_stack
 
 
 def least(ours: np.ndarray, theirs: np.ndarray) -> float:
