@@ -56,7 +56,7 @@ def _similar(one: list[list[Hit]], other: list[list[Hit]]) -> None:
 @pytest.fixture(params=["lite", pytest.param("server", marks=pytest.mark.slow)])
 def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Milvus:
     """Milvus Lite, or a server, whose writers wait less for each other."""
-    monkeypatch.setattr(milvus_lease, "BEAT", 0.2)
+    monkeypatch.setattr(milvus_lease, "BEAT", 1.0)
     monkeypatch.setattr(milvus_lease, "PATIENCE", 0.5)
     if request.param == "server":  # it adds up in another order
         monkeypatch.setattr(sys.modules[_documents.__module__], "_alike", _similar)

@@ -15,7 +15,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ..errors import Locked, StorageError
 from .milvus_files import Objects
@@ -32,7 +32,7 @@ class Lease:
     def __init__(self, objects: Objects) -> None:
         self._objects, self.owner = objects, f"{_of_process()}.{secrets.token_hex(4)}"
         self._mark, self._beat, self._alive = "", 0, 0.0
-        self._over = threading.Event()
+        self._over, self._renewing = threading.Event(), threading.Lock()
 
     @contextlib.contextmanager
     def held(self) -> Iterator[Lease]:
@@ -53,12 +53,28 @@ class Lease:
                 self._objects.drop([self._mark])
 
     def check(self) -> None:
-        """Make sure, right before a commit, that the right was not lost."""
-        if time.monotonic() - self._alive > LEASE / 2 or not any(self.owner in mark for mark in self._marks()):
+        """Make sure, right before a commit, that the right was not lost; a sign of life that is late is given now.
+
+        Raises:
+            StorageError: If somebody may have taken this writer for dead.
+        """
+        if self._late() and self._mine(self._marks()):
+            self._renew()
+            held = not self._late() and all(self._mine([mark]) for mark in self._marks())
+        else:
+            held = not self._late() and self._mine(self._marks())
+        if not held:
             raise StorageError(
                 f"{self._objects.server.location!r} was out of reach for so long that another writer may have begun; what "
                 "was committed is safe, repeat the rest"
             )
+
+    def _late(self) -> bool:
+        """Of a file no other process can take the right, however long it takes."""
+        return self._objects.server.file is None and time.monotonic() - self._alive > LEASE / 2
+
+    def _mine(self, marks: Sequence[str]) -> bool:
+        return any(self.owner in mark for mark in marks)
 
     def _acquire(self) -> None:
         until, others = time.monotonic() + PATIENCE, self._others()
@@ -90,12 +106,13 @@ class Lease:
 
     def _renew(self) -> None:
         """A new mark, then the old one away: there is one at any time."""
-        before, self._beat, began = self._mark, self._beat + 1, time.monotonic()
-        mark = f"writer-{self.owner}-{self._beat:010}"
-        self._objects.put(mark, "")
-        self._mark, self._alive = mark, began
-        if before:
-            self._objects.drop([before])
+        with self._renewing:
+            before, self._beat, began = self._mark, self._beat + 1, time.monotonic()
+            mark = f"writer-{self.owner}-{self._beat:010}"
+            self._objects.put(mark, "")
+            self._mark, self._alive = mark, began
+            if before:
+                self._objects.drop([before])
 
     def _marks(self) -> list[str]:
         return self._objects.beginning("writer-")
