@@ -43,7 +43,8 @@ from ragistry.training.teaching import relevance
 from ragistry.types import Floats, Ints, MultiVectors, Role
 
 HERE = Path(__file__).parent
-SETS = ("cranfield", "scifact", "limit-small")
+SETS = {"cranfield": None, "scifact": "train", "msmarco-mini": "train_weak", "limit-small": None}
+"""With the questions to learn from."""
 MEASURES = {"limit-small": "R@10"}
 DENSE, ALL = "one vector", "all tokens"
 ARMS: dict[str, tuple[Reducer | None, Reducer] | None] = {
@@ -90,8 +91,8 @@ class Data:
         self.asked = list(test.queries.values())
         judged = {text: dict(test.qrels[id]) for id, text in test.queries.items()}
         self.judge = Judge(relevance(self.asked, known(judged, self.ids), self.ids), self.ids, measure_of(name))
-        if "train" in found.splits:
-            train = found.split("train")
+        if split := SETS[name]:
+            train = found.split(split)
             self.pairs = known({text: dict(train.qrels[id]) for id, text in train.queries.items()}, self.ids)
         else:
             self.pairs = judgements(own_pairs(self.documents, queries=PAIRS, seed=0))
@@ -215,7 +216,7 @@ def cell(row: Row | None, whole: Row | None) -> str:
 def main() -> None:
     """Measure what is missing, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sets", nargs="+", default=SETS)
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS), metavar="NAME")
     parser.add_argument("--arms", nargs="+", default=[DENSE, *ARMS])
     parser.add_argument("--trained", nargs="*", default=TRAINED, help="arms that are trained as well")
     parser.add_argument("--length", type=int, help="tokens of a document; by default the model's own limit")

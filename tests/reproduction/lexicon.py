@@ -4,13 +4,15 @@
     python tests/reproduction/lexicon.py --sets nl2bash --pairs 2000
 
 Lexicons learn from training questions or, where there are none, from queries made of the documents; `fit` decides on some of
-those whether to keep what was learnt. Test questions are asked once and choose nothing. Where nothing is kept, what was
-learnt is measured all the same, in a row of its own. Needs RAGISTRY_DATA.
+those whether to keep what was learnt. Test questions are asked once and choose nothing. Where nothing is kept, the
+row repeats the untaught lexicon. Tables are kept in `lexicon.json`, to be deleted after a change of the code: an interrupted
+run continues. Needs RAGISTRY_DATA.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import platform
 import sys
 from collections.abc import Mapping, Sequence
@@ -31,7 +33,7 @@ from ragistry.training.own_pairs import own_pairs
 
 HERE = Path(__file__).parent
 MEASURES = ("nDCG@10", "R@100")
-SETS = {"scifact": "train", "nl2bash": "train", "limit-small": None}
+SETS = {"scifact": "train", "nl2bash": "train", "msmarco-mini": "train_weak", "limit-small": None}
 """With the questions to learn from."""
 ARMS: dict[str, dict[str, Any]] = {
     "fitted": {},
@@ -178,11 +180,15 @@ def main() -> None:
         f"{platform.python_version()}, over all-MiniLM-L6-v2, seed {given.seed}, at most {given.pairs:,} questions and "
         f"{given.made:,} made queries to learn from. `p`: paired randomisation test against the lexicon before `fit`.\n"
     )
+    kept = given.output.with_suffix(".json")
+    tables: dict[str, str] = json.loads(kept.read_text()) if kept.exists() else {}
     for name in given.sets:
-        data = Data(name, given.documents, given.pairs, given.seed)
-        written += table(data, rows(data, {"seed": given.seed, "made": given.made}))
-        given.output.write_text(written, encoding="utf-8")
-    sys.stdout.write(written)
+        if name not in tables:
+            data = Data(name, given.documents, given.pairs, given.seed)
+            tables[name] = table(data, rows(data, {"seed": given.seed, "made": given.made}))
+            kept.write_text(json.dumps(tables))
+    given.output.write_text(written + "".join(tables[name] for name in SETS if name in tables), encoding="utf-8")
+    sys.stdout.write(given.output.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":
