@@ -244,7 +244,7 @@ def test_the_runtime_is_chosen_as_described(folder: Path, tmp_path: Path) -> Non
     model = str(folder)
     quick = named(model)
     assert isinstance(quick, Quick)
-    assert "documents" not in vars(quick)  # torch's is made when there are documents
+    assert "torch" not in vars(quick)  # made when it is needed
     assert type(named(model, runtime="torch")) is Stack
     assert type(named(model, precision="bf16")) is Stack
     assert isinstance(named(model, runtime="onnx"), Onnx)
@@ -265,7 +265,7 @@ def test_recipes_that_learn_answer_by_onnx_and_train_the_stack_behind(folder: Pa
     for name in ("dense", "adder", "lexsembridge"):
         found: Any = create(name, model=str(folder))
         assert isinstance(found.encoder, Quick)
-        assert stack_of(found.encoder) is found.encoder.documents
+        assert stack_of(found.encoder) is found.encoder.torch
         assert isinstance(stack_of(Cached(found.encoder, tmp_path / name)), Stack)
     with pytest.raises(InvalidInput, match="with the runtime 'auto' or 'torch'"):
         stack_of(Onnx(folder))

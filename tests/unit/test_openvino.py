@@ -79,7 +79,7 @@ def test_vectors_that_are_not_those_of_torch_are_not_used(
     assert export(made).openvino == cosine
     quick = named(made)
     assert isinstance(quick, Quick)
-    assert quick.queries.engine == "onnxruntime"
+    assert quick.exported.engine == "onnxruntime"
     with pytest.raises(ModelNotFound, match="OpenVINO are not those of torch"):
         Onnx(made, engine="openvino")
 
@@ -112,7 +112,7 @@ def test_the_runtime_is_chosen_as_described(folder: Path) -> None:
     quick, exact = named(model), named(model, precision="fp32")
     assert isinstance(quick, Quick)
     assert isinstance(exact, Quick)
-    assert (quick.queries.engine, exact.queries.engine) == ("openvino", "onnxruntime")
+    assert (quick.exported.engine, exact.exported.engine) == ("openvino", "onnxruntime")
     for precision in ("bf16", "fp32"):
         with pytest.raises(InvalidInput, match=f"'openvino' has no precision '{precision}'"):
             named(model, runtime="openvino", precision=precision)
@@ -155,3 +155,9 @@ def test_a_fresh_process_and_its_child_need_no_torch(folder: Path, tmp_path: Pat
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.split() == wanted
+
+
+def test_documents_are_encoded_without_torch_as_well(folder: Path, torch_stack: Stack) -> None:
+    quick = Quick(Onnx(folder, engine="openvino"), lambda: torch_stack)
+    assert least(np.asarray(quick.encode(TEXTS, "document")), torch_stack.encode(TEXTS, "document")) >= 0.9999
+    assert "torch" not in vars(quick)

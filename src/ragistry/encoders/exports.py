@@ -35,7 +35,8 @@ EXTRA: dict[Engine, str] = {"onnxruntime": "onnx", "openvino": "openvino"}
 """What installs it."""
 LEAST_COSINE = 0.9999
 """Of a vector of torch and that of an fp32 export by any engine; an export with less is refused, an engine not used."""
-FORMAT = 1
+FORMAT = 2
+"""Of cards and of the operations in an export: others are made again."""
 MODEL, TOKENIZER = "model.onnx", "tokenizer.json"
 READ = frozenset({".json", ".txt", ".model", ".safetensors"})
 """Of a model's folder, the files that can decide what it computes."""

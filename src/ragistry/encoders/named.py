@@ -58,12 +58,12 @@ def encoder(
         max_length: Of a model that runs here: see `stack`.
         precision: Of a model that runs here: see `stack`.
         runtime: Of a model that runs here. `torch`, `onnx` and `openvino` run all of it; the latter two export the model
-            first, if need be. `auto`: queries without torch, for which the first would have to wait, if onnxruntime is
-            installed and the model was exported, which an encoder with `auto` does by itself once it has encoded 500
-            documents (if onnx and onnxscript are installed); all else by torch. OpenVINO encodes these queries if it is
-            installed, its vectors were checked, and `precision` is `auto`. The vectors agree, so a collection may be filled
-            by one and searched by the other. With `bf16`, torch runs all. `onnx-int8`: weights of 8 bits, smaller and
-            faster, but with other vectors: measure first what that costs, with `ragistry.encoders.exporting.agreement`.
+            first, if need be. `auto`: by the export if there is one, which an encoder with `auto` makes by itself once it
+            has encoded 500 documents (if onnx, onnxscript and onnxruntime are installed); else by torch. ONNX Runtime
+            encodes queries, for which the first would have to wait for torch; OpenVINO, if it is installed, its vectors were
+            checked and `precision` is `auto`, documents as well. The vectors agree, so a collection may be filled by one and
+            searched by the other. With `bf16`, torch runs all. `onnx-int8`: weights of 8 bits, smaller and faster, but with
+            other vectors: measure first what that costs, with `ragistry.encoders.exporting.agreement`.
 
     Raises:
         InvalidInput: If an option is given that this kind of encoder does not have, or two that exclude each other.
@@ -131,8 +131,8 @@ def _local(model: str, precision: Precision, runtime: Runtime, settings: dict[st
             from .onnx import Onnx, Quick
 
             fast = precision == "auto" and exported.openvino >= LEAST_COSINE and find_spec("openvino") is not None
-            queries = Onnx(model, engine="openvino" if fast else "onnxruntime", **settings)
-            return Quick(queries, lambda: _by_torch(model, precision, settings)) if find_spec("torch") else queries
+            by_export = Onnx(model, engine="openvino" if fast else "onnxruntime", **settings)
+            return Quick(by_export, lambda: _by_torch(model, precision, settings)) if find_spec("torch") else by_export
         base = _by_torch(model, precision, settings)
         from .exporting import Exporting, can_export
 

@@ -317,14 +317,14 @@ class Shared:
 
 
 class Quick:
-    """A model that answers queries by ONNX Runtime, so that the first needs no torch, and encodes documents by torch.
+    """A model that answers queries by its export, so that the first needs no torch; documents by what is faster in bulk.
 
-    Documents keep torch because it has bf16 arithmetic, which is faster in bulk where the processor has it. A damaged export
-    costs a warning, and queries are encoded as documents are.
+    That is OpenVINO, where it is installed; ONNX Runtime has no bfloat16 arithmetic, so that documents keep torch beside it.
+    A damaged export costs a warning, and everything is encoded by torch.
 
     Args:
-        queries: The exported model.
-        documents: Makes the encoder of documents, when there are some. It must have the same fingerprint.
+        exported: The exported model.
+        torch: Makes the encoder of what the export does not encode. It must have the same fingerprint.
 
     Example:
         >>> from ragistry.encoders.backbones import stack
@@ -335,32 +335,32 @@ class Quick:
 
     kind: Kind = "dense"
 
-    def __init__(self, queries: Onnx, documents: Callable[[], Encoder]) -> None:
-        self.queries = queries
-        self._make = documents
+    def __init__(self, exported: Onnx, torch: Callable[[], Encoder]) -> None:
+        self.exported = exported
+        self._make = torch
         self._broken = False
 
     @cached_property
-    def documents(self) -> Encoder:
-        """What encodes documents."""
+    def torch(self) -> Encoder:
+        """What encodes the rest, and can be taught."""
         return self._make()
 
     def encode(self, items: Sequence[Item], role: Role) -> Floats:
         """One vector per item, in order: float32 [len(items), dimensions]. Raises as `Onnx` or `Stack` does."""
-        if role != "document" and not self._broken:
+        if (role != "document" or self.exported.engine == "openvino") and not self._broken:
             try:
-                return self.queries.encode(items, role)
+                return self.exported.encode(items, role)
             except Corrupt as error:
-                warnings.warn(f"queries are encoded by torch: {error}", RuntimeWarning, stacklevel=2)
+                warnings.warn(f"torch encodes instead: {error}", RuntimeWarning, stacklevel=2)
                 self._broken = True
                 with contextlib.suppress(StorageError):  # a cache that cannot be written
-                    forget(self.queries.model, self.queries.export)
-        return np.asarray(self.documents.encode(items, role), np.float32)
+                    forget(self.exported.model, self.exported.export)
+        return np.asarray(self.torch.encode(items, role), np.float32)
 
     def tokens(self, items: Sequence[Item], role: Role) -> list[list[int]]:
         """The token ids of each item as the model reads it, with its prompt."""
-        return self.queries.tokens(items, role)
+        return self.exported.tokens(items, role)
 
     def fingerprint(self) -> str:
         """The same for both runtimes."""
-        return self.queries.fingerprint()
+        return self.exported.fingerprint()

@@ -175,7 +175,7 @@ def stack_of(encoder: Encoder) -> Stack:
     """
     found = encoder.encoder if isinstance(encoder, Cached) else encoder
     if isinstance(found, Quick):
-        found = found.documents
+        found = found.torch
     if not isinstance(found, Stack):
         raise InvalidInput(
             f"{type(found).__name__} shows no tokens, which token-aware augmentation needs; use a model that runs here, "
