@@ -1,7 +1,7 @@
 """Encoding by ONNX Runtime and OpenVINO beside torch and sentence-transformers: documents a second, one query's time, the
 first answer of a fresh process, and what int8 and bf16 cost on the queries at hand.
 
-    python benchmarks/onnx_runtime.py [--rounds 3] [--limit 60] [--queries 10]
+    python benchmarks/onnx_runtime.py [--rounds 3] [--limit 60] [--queries 40]
 
 The model is all-MiniLM-L6-v2, the texts are SciFact's. The script is not called onnx.py, which would hide the package.
 """
@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--limit", type=int, default=60, help="documents, evenly spread")
-    parser.add_argument("--queries", type=int, default=10, help="asked one at a time; ten times as many are compared")
+    parser.add_argument("--queries", type=int, default=40, help="asked one at a time; ten times as many are compared")
     options = parser.parse_args()
     documents = [f"{d['title']}\n{d['text']}" for d in jsonl(required(data("scifact") / "corpus.jsonl"))]
     documents = [documents[i] for i in np.linspace(0, len(documents) - 1, options.limit).astype(int)]

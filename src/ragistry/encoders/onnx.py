@@ -21,7 +21,7 @@ from ..protocols import Encoder
 from ..registry import require
 from ..types import Floats, Ints, Item, Kind, Role
 from .exports import EXTRA, LEAST_COSINE, MODEL, TOKENIZER, Engine, Export, Variant, find, forget
-from .openvino import PADDED, OpenVino
+from .openvino import ALONE, PADDED, OpenVino
 from .projected import unit
 from .texts import batches, digest, prompted, side_by_side
 
@@ -203,7 +203,7 @@ class Model:
         self.max_length = max_length
         self.padding = export.padding
         self.limit = export.limit
-        self._multiple = PADDED if engine == "openvino" else 1
+        self._alone, self._multiple = (ALONE, PADDED) if engine == "openvino" else (1, 1)
 
     def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of at most `max_length` tokens of each text, and at least one."""
@@ -211,7 +211,8 @@ class Model:
 
     def embed(self, tokens: Sequence[Sequence[int]]) -> tuple[Ints, Ints, Floats]:
         """Token ids and mask, int64 [b, t], and token embeddings, float32 [b, t, d], of a batch."""
-        longest = -(-max(map(len, tokens)) // self._multiple) * self._multiple
+        multiple = self._alone if len(tokens) == 1 else self._multiple
+        longest = -(-max(map(len, tokens)) // multiple) * multiple
         ids = np.full((len(tokens), min(longest, self.limit)), self.padding, np.int64)
         mask = np.zeros_like(ids)
         for row, found in enumerate(tokens):

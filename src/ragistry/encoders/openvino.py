@@ -14,8 +14,9 @@ import numpy as np
 from ..registry import require
 from ..types import Floats, Ints
 
-PADDED = 8
-"""Lengths are rounded up to a multiple of this: code is generated for each new shape, which costs more than the padding."""
+PADDED, ALONE = 8, 32
+"""Lengths are rounded up to a multiple of this, a text's that comes alone to one of `ALONE`: code is generated for each new
+shape, and a shape other than the last one's costs more than the padding."""
 
 
 class OpenVino:
