@@ -52,7 +52,7 @@ from ragistry.training.language import Schooling, chunks, learn_vectors, schoole
 HERE = Path(__file__).parent
 SETS = ("scifact", "nl2bash", "nq-mini")
 MEASURE = "nDCG@10"
-CHOOSING, ASKED = 60, 300
+CHOOSING, ASKED = 200, 300
 """Questions to choose a weight by, and of test that are asked for a ranking; teaching is tested on all."""
 BM25, WORDS, LM, FUSED = (
     "BM25",
