@@ -3,10 +3,10 @@
     python tests/reproduction/prf.py              # every data set, some minutes on 2 cores; writes prf.md beside it
     python tests/reproduction/prf.py --sets cranfield
 
-What is learnt (ANCE-PRF, and a lexicon in the place of BM25) takes longer and is asked for: `--learn`. Settings are the
-recipes' defaults, which are those of the papers, or chosen by `fit` on training or development queries where there are some;
-test queries chose nothing. Needs RAGISTRY_DATA. Embeddings are kept in `prf.cache.sqlite` beside this, and tables in
-`prf.json`, to be deleted after a change of the code: an interrupted run continues.
+What is learnt (ANCE-PRF, and a lexicon in the place of BM25) takes longer and is asked for: `--learn ance lexicon`. Settings
+are the recipes' defaults, which are those of the papers, or chosen by `fit` on training or development queries where there
+are some; test queries chose nothing. Needs RAGISTRY_DATA. Embeddings are kept in `prf.cache.sqlite` beside this, and tables
+in `prf.json`, to be deleted after a change of the code: an interrupted run continues.
 """
 
 from __future__ import annotations
@@ -123,12 +123,19 @@ def rows(data: Data) -> list[Row]:
     return found
 
 
-def learnt_rows(data: Data) -> list[Row]:
-    """ANCE-PRF beside embeddings, and feedback between fusions with BM25, with a lexicon, and with one that was taught."""
+def feedback_rows(data: Data) -> list[Row]:
+    """ANCE-PRF beside embeddings."""
     before, milliseconds = data.measured(data.retriever("dense"), "dense")
-    found = [Row("dense", before.means, {}, milliseconds)]
     taught, fit = data.learnt(data.retriever("ance-prf"))
-    found.append(_measured(data, taught, "ANCE-PRF", before, _said(fit)))
+    return [
+        Row("dense", before.means, {}, milliseconds),
+        _measured(data, taught, "ANCE-PRF", before, _said(fit)),
+    ]
+
+
+def lexicon_rows(data: Data) -> list[Row]:
+    """Feedback between fusions with BM25, with a lexicon, and with one that was taught."""
+    found = []
     dense, plain = data.retriever("dense"), data.retriever("lexicon")
     taught, fit = data.learnt(plain)
     members = {"bm25": data.retriever("bm25"), "lexicon": plain, "lexicon, taught": taught}
@@ -139,6 +146,10 @@ def learnt_rows(data: Data) -> list[Row]:
         both = Interpolated(sparse, dense, VectorPRF())
         found.append(_measured(data, both, f"{name}: interpolation before and after", before))
     return found
+
+
+LEARNT = {"ance": ("ANCE-PRF", feedback_rows), "lexicon": ("lexicons", lexicon_rows)}
+"""What has to be taught."""
 
 
 def _said(fit: Fit) -> str:
@@ -191,7 +202,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS), metavar="NAME")
     parser.add_argument("--cache", type=Path, default=HERE / "prf.cache.sqlite")
     parser.add_argument("--output", type=Path, default=HERE / "prf.md")
-    parser.add_argument("--learn", action="store_true", help="what has to be taught as well")
+    parser.add_argument("--learn", nargs="*", default=[], choices=list(LEARNT), help="what has to be taught as well")
     given = parser.parse_args()
     written = (
         "# Pseudo-relevance feedback, measured\n\n"
@@ -203,13 +214,15 @@ def main() -> None:
     kept = given.output.with_suffix(".json")
     tables: dict[str, str] = json.loads(kept.read_text()) if kept.exists() else {}
     for name in given.sets:
-        wanted = {name: rows} | ({f"{name}, taught": learnt_rows} if given.learn and SETS[name] else {})
+        learnt = {f"{name}, {title}": found for title, found in (LEARNT[one] for one in given.learn) if SETS[name]}
+        wanted = {name: rows} | learnt
         for title, found in wanted.items():
             if title not in tables:
                 data = Data(name, given.cache)
                 tables[title] = table(title, data, found(data))
                 kept.write_text(json.dumps(tables))
-    order = [title for name in SETS for title in (name, f"{name}, taught") if title in tables]
+    every = ["", *(f", {title}" for title, _ in LEARNT.values())]
+    order = [f"{name}{title}" for name in SETS for title in every if f"{name}{title}" in tables]
     given.output.write_text(written + "".join(tables[title] for title in order), encoding="utf-8")
     sys.stdout.write(given.output.read_text(encoding="utf-8"))
 

@@ -492,7 +492,15 @@ def test_llm_ql_by_lora(filled: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "field", [{"url": "http://localhost:1"}, {"dimensions": 8}, {"requests_per_minute": 5}, {"pooling": "cls"}]
+    "field",
+    [
+        {"url": "http://localhost:1"},
+        {"dimensions": 8},
+        {"requests_per_minute": 5},
+        {"pooling": "cls"},
+        {"runtime": "onnx"},
+        {"runtime": "openvino"},
+    ],
 )
 def test_llm_ql_refuses_what_it_cannot_train_by_name(base: Path, field: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match=next(iter(field))):

@@ -32,7 +32,9 @@ class EmbeddingRecipe(Recipe):
     ] = "auto"
     runtime: Annotated[
         Literal["auto", "torch", "onnx", "onnx-int8", "openvino"],
-        Field(description="auto: queries without torch where the model was exported; onnx-int8: other vectors"),
+        Field(
+            description="auto: without torch where the model was exported and is faster so; onnx-int8: other vectors"
+        ),
     ] = "auto"
     index: Annotated[
         str,

@@ -56,12 +56,12 @@ class LLMQLRecipe(EmbeddingRecipe):
         require("transformers", "dense")
         from ..encoders.cached import Cached
         from ..encoders.causal import Causal
-        from ..encoders.named import refuse
+        from ..encoders.named import WITHOUT_TORCH, refuse
         from ..encoders.stack import Stack
         from ..encoders.steps.pooling import Normalise, Pooling
 
         given = {"url": self.url is not None, "dimensions": self.dimensions is not None}
-        given |= {"runtime": self.runtime.startswith("onnx")}
+        given |= {"runtime": self.runtime in WITHOUT_TORCH}
         given |= {"requests_per_minute": self.requests_per_minute is not None, "pooling": self.pooling is not None}
         refuse(given, f"the retriever {self.name!r}, whose model is trained here,")
         backbone = Causal(self.model)
