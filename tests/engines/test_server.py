@@ -202,6 +202,12 @@ def test_a_database_without_vectors_or_rights(server: Running) -> None:
     assert not Postgres.exists(guest)
 
 
+def test_a_server_that_knows_no_others(address: str) -> None:
+    with pytest.raises(StorageError, match="postgres_fdw"):
+        Collection.create(f"{address}&shards=a,b", create("bm25"))
+    assert not Postgres.exists(address)
+
+
 @pytest.mark.parametrize("text", ["", "plain", "a\0b", "\uffff", "\uffff0\0", "\0\uffff1\uffff"])
 def test_null_characters_come_back(text: str) -> None:
     assert full(bare(text)) == text

@@ -182,8 +182,11 @@ def together(
     connection: Connection, selects: Sequence[tuple[str, Sequence[Any]]], generation: int, *, binary: bool = False
 ) -> list[list[Any]]:
     """What some statements find in a generation, in one round trip; refused if rows of it may have been deleted before."""
-    with connection.pipeline():
-        cursors = [connection.execute(select, values, binary=binary) for select, values in selects]
+    with connection.pipeline() as pipeline:
+        cursors = []
+        for select, values in selects:
+            cursors.append(connection.execute(select, values, binary=binary))
+            pipeline.sync()  # ends the transaction, in which shards would stay as the first statement found them
         state = connection.execute("SELECT oldest FROM state")
         found = [cursor.fetchall() for cursor in cursors]
         _check(state.fetchone(), generation)

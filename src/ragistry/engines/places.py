@@ -2,26 +2,27 @@
 
 An index has a *place*, a number p. `entries_p` has a row for each vector ever added: its id, the generations it was born and
 died in, and the length of what was counted. `vectors_p` has the vector (pgvector), or `postings_p` the terms. The rows of
-these never change, so a graph over them needs no repair when an id is replaced.
+these never change, so a graph over them needs no repair when an id is replaced. They mean nothing without their entry, so
+they may lie on other servers (see `spread`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from psycopg import DataError
 
-from ..indexes.weighting import LOGARITHMIC, SATURATING, Statistics, Weighting
 from ..protocols import State
-from ..types import Among, Floats, Ints, Kind, Ranking, Vectors
+from ..types import Among, Floats, Kind, Ranking, Vectors
 from .documents import VISIBLE, Passing, check_kept, together
 from .server import Connection, Server
-from .wire import Vector, bare, copy_postings, copy_rows, copy_vectors, full, vectors_of
+from .shards import Shards
+from .wire import Vector, bare, copy_rows, copy_vectors, full, vectors_of
 
 EXACT = 10_000
 """So many vectors, of the index or of those allowed, are compared exactly; of more, a graph proposes candidates."""
@@ -32,16 +33,18 @@ _ENTRIES = """
     CREATE UNIQUE INDEX ON entries_{0} (id, born);
     CREATE INDEX ON entries_{0} (died) WHERE died IS NOT NULL;
 """
-_VISIBLE = VISIBLE.replace("born", "e.born").replace("died", "e.died")
+VISIBLE_ENTRY = VISIBLE.replace("born", "e.born").replace("died", "e.died")
 _PAGE = 1900  # dimensions that fit the row; longer vectors are kept apart from it
 _GRAPH = 4000  # dimensions of the longest vectors that a graph takes
 _LINKS, _BUILDING, _ASKING = 24, 200, 400  # of a graph: pgvector's own (16, 64, 40) lose many where vectors lie close
-_REMEMBERED = 1 << 16  # terms
-_DATA = {"dense": "vectors", "sparse": "postings"}
+MEMORY = "256MB"  # in which a graph is built
+
+DATA = {"dense": "vectors", "sparse": "postings"}
+"""The table beside that of entries, by kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Place(ABC):
     """What an index holds at one generation. Immutable, as rows of that generation are.
 
     `width` is of its vectors, dimensions or columns; `count` and `total` are how many it holds and their lengths together.
@@ -61,20 +64,61 @@ class Place:
 
     def present(self, ids: Collection[str]) -> set[str]:
         """Those of the ids that are held."""
-        select = f"SELECT e.id FROM entries_{self.number} e WHERE e.id = ANY(%s) AND {_VISIBLE}"
+        select = f"SELECT e.id FROM entries_{self.number} e WHERE e.id = ANY(%s) AND {VISIBLE_ENTRY}"
         return {full(id) for (id,) in self._ask([(select, [list(map(bare, ids)), *self._visible])])[0]}
 
     def ids(self) -> list[str]:
         """All that are held, in order of insertion."""
-        select = f"SELECT e.id FROM entries_{self.number} e WHERE {_VISIBLE} ORDER BY e.row"
+        select = f"SELECT e.id FROM entries_{self.number} e WHERE {VISIBLE_ENTRY} ORDER BY e.row"
         return [full(id) for (id,) in self._ask([(select, self._visible)])[0]]
+
+    def create(self, connection: Connection) -> None:
+        """Make the tables."""
+        connection.execute(_ENTRIES.format(self.number))
+        name, (columns, keys) = f"{DATA[self.kind]}_{self.number}", self._layout
+        self.server.shards.create(connection, name, columns, keys)
 
     def settle(self, connection: Connection) -> None:
         """Let the planner know of many new rows at once."""
-        for table in (f"entries_{self.number}", f"{_DATA[self.kind]}_{self.number}"):
-            known = connection.execute("SELECT reltuples FROM pg_class WHERE oid = to_regclass(%s)", [table]).fetchone()
-            if known is not None and 2 * known[0] < self.count:
-                connection.execute(f"ANALYZE {table}")
+        for table in (f"entries_{self.number}", f"{DATA[self.kind]}_{self.number}"):
+            self._analyse(connection, table)
+
+    def _analyse(self, connection: Connection, table: str) -> bool:
+        """Whether that was necessary."""
+        known = connection.execute("SELECT reltuples FROM pg_class WHERE oid = to_regclass(%s)", [table]).fetchone()
+        if known is None or 2 * known[0] >= self.count:
+            return False
+        connection.execute(f"ANALYZE {table}")
+        return True
+
+    @abstractmethod
+    def append(self, connection: Connection, first: int, ids: Sequence[str], vectors: Any) -> None:
+        """Store vectors under rows from `first` on."""
+
+    @staticmethod
+    @abstractmethod
+    def lengths(vectors: Any) -> Floats:
+        """How many terms each of some vectors holds."""
+
+    @property
+    @abstractmethod
+    def _layout(self) -> tuple[str, str]:
+        """Of the table beside that of entries: its columns, and statements that make its keys, `{0}` being its name."""
+
+    def held(self) -> int:
+        """How many of the visible entries have what they stand for."""
+        ((count,),) = self._ask([(f"SELECT count(*) {self._whole} AND {VISIBLE_ENTRY}", self._visible)])[0]
+        return int(count)
+
+    @property
+    def _parts(self) -> list[str]:
+        """The tables beside that of entries: one, or one for each shard."""
+        return self.server.shards.parts(f"{DATA[self.kind]}_{self.number}")
+
+    @property
+    @abstractmethod
+    def _whole(self) -> str:
+        """Entries, as `e`, that have what they stand for: the end of a statement."""
 
     @property
     def _visible(self) -> list[int]:
@@ -90,6 +134,12 @@ class Place:
             held = f"SELECT documents.id FROM documents WHERE {sql} AND {visible}"
             return f"e.id IN ({held})", [*parameters, among.at, among.at]
         return "e.id = ANY(%s)", [[bare(id) for id in among if isinstance(id, str)]]
+
+    def _count(self, among: Among) -> int:
+        """How many may be found."""
+        if among is None:
+            return self.count
+        return among.count if isinstance(among, Passing) else len(among)
 
     def _ask(self, selects: Sequence[tuple[str, Sequence[Any]]], *, binary: bool = False) -> list[list[Any]]:
         """What some statements give, all of this generation."""
@@ -113,10 +163,7 @@ class Dense(Place):
 
     def search(self, queries: Floats, k: int, among: Among) -> list[Ranking]:
         """The nearest `k` of `among` for each query."""
-        if among is None:
-            allowed = self.count
-        else:
-            allowed = among.count if isinstance(among, Passing) else len(among)
+        allowed = self._count(among)
         exact = not self.graph or allowed <= max(k, EXACT) or self.width > _GRAPH
         found: list[list[Any]] = [[] for _ in queries] if exact else self._proposed(queries, k, among)
         least = min(k, allowed)  # where the graph finds fewer, the allowed ones are compared
@@ -124,13 +171,14 @@ class Dense(Place):
         again = self._ask([self._exact(queries[number], k, among) for number in short]) if short else []
         for number, rows in zip(short, again, strict=True):
             found[number] = rows
-        return [_ranked(rows) for rows in found]
+        return [ranked(rows) for rows in found]
 
     def vectors(self, ids: Sequence[str]) -> dict[str, Any]:
         """Vectors by id, of those that are held."""
+        held = f"SELECT e.row FROM entries_{self.number} e WHERE e.id = ANY(%b) AND {VISIBLE_ENTRY}"
         select = (
             f"SELECT e.id, v.vector FROM entries_{self.number} e JOIN vectors_{self.number} v USING (row) "
-            f"WHERE e.id = ANY(%b) AND {_VISIBLE}"
+            f"WHERE v.row = ANY(ARRAY({held}))"
         )
         (rows,) = self._ask([(select, [list(map(bare, ids)), *self._visible])], binary=True)
         values = vectors_of([value for _, value in rows], self.width)
@@ -153,7 +201,7 @@ class Dense(Place):
         sql = (
             f"SELECT e.id, {self._score('q.query')} AS score FROM (SELECT %b::vector AS query OFFSET 0) q, "
             f"entries_{self.number} e JOIN vectors_{self.number} v USING (row) "
-            f"WHERE {_VISIBLE} AND {allowed} ORDER BY score DESC, e.id LIMIT %s"
+            f"WHERE {VISIBLE_ENTRY} AND {allowed} ORDER BY score DESC, e.id LIMIT %s"
         )
         return sql, [Vector.of(query), *self._visible, *parameters, k]
 
@@ -162,7 +210,7 @@ class Dense(Place):
         form = f"halfvec({self.width})"
         sql = (
             f"WITH near AS MATERIALIZED (SELECT e.id, v.vector FROM vectors_{self.number} v "
-            f"JOIN entries_{self.number} e USING (row) WHERE {_VISIBLE} AND {allowed} "
+            f"JOIN entries_{self.number} e USING (row) WHERE {VISIBLE_ENTRY} AND {allowed} "
             f"ORDER BY v.vector::{form} {self._operator} %b::vector::{form} LIMIT %s) "
             f"SELECT v.id, {self._score('%b::vector')} AS score FROM near v ORDER BY score DESC, v.id LIMIT %s"
         )
@@ -187,29 +235,37 @@ class Dense(Place):
     def settle(self, connection: Connection) -> None:
         """Build the graph, once there are vectors enough."""
         super().settle(connection)
-        if not self.graph or self.count <= EXACT or self.width > _GRAPH:
+        if not self._needs_graph:
             return
-        name, form = f"graph_{self.number}", f"halfvec({self.width})"
+        name = f"graph_{self.number}"
         if connection.execute("SELECT to_regclass(%s)", [name]).fetchone() == (None,):
-            operators = f"halfvec_{self.metric}_ops"
-            connection.execute("SET maintenance_work_mem = '256MB'")
+            connection.execute(f"SET maintenance_work_mem = '{MEMORY}'")
             with contextlib.suppress(DataError):  # too large for half precision: compared exactly
-                connection.execute(
-                    f"CREATE INDEX {name} ON vectors_{self.number} USING hnsw ((vector::{form}) {operators}) "
-                    f"WITH (m = {min(100, self.links)}, ef_construction = {max(_BUILDING, 2 * self.links)})"
-                )
+                connection.execute(self._graph(name, f"vectors_{self.number}"))
 
-    @staticmethod
-    def create(connection: Connection, number: int, width: int) -> None:
-        """Make the tables."""
-        storage = "PLAIN" if width <= _PAGE else "EXTERNAL"
-        connection.execute(
-            f"{_ENTRIES.format(number)} "
-            f"CREATE TABLE vectors_{number} (row bigint PRIMARY KEY, vector vector({width}) NOT NULL); "
-            f"ALTER TABLE vectors_{number} ALTER COLUMN vector SET STORAGE {storage}"
+    @property
+    def _needs_graph(self) -> bool:
+        return self.graph and self.count > EXACT and self.width <= _GRAPH
+
+    def _graph(self, name: str, table: str) -> str:
+        """The statement that builds one."""
+        return (
+            f"CREATE INDEX {name} ON {table} USING hnsw ((vector::halfvec({self.width})) halfvec_{self.metric}_ops) "
+            f"WITH (m = {min(100, self.links)}, ef_construction = {max(_BUILDING, 2 * self.links)})"
         )
 
-    def append(self, connection: Connection, first: int, vectors: Any) -> None:
+    @property
+    def _whole(self) -> str:
+        rows = " UNION ALL ".join(f"SELECT row FROM {part}" for part in self._parts)
+        return f"FROM entries_{self.number} e WHERE e.row IN ({rows})"
+
+    @property
+    def _layout(self) -> tuple[str, str]:
+        storage = "PLAIN" if self.width <= _PAGE else "EXTERNAL"
+        keys = f"ALTER TABLE {{0}} ADD PRIMARY KEY (row), ALTER COLUMN vector SET STORAGE {storage}"
+        return f"row bigint NOT NULL, vector vector({self.width}) NOT NULL", keys
+
+    def append(self, connection: Connection, first: int, ids: Sequence[str], vectors: Any) -> None:
         """Store vectors [n, width] under rows from `first` on."""
         copy_vectors(connection, f"vectors_{self.number}", np.arange(first, first + len(vectors)), vectors)
 
@@ -219,117 +275,7 @@ class Dense(Place):
         return np.zeros(len(vectors), np.float32)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sparse(Place):
-    """Counts by term, scored by a weighting from the same statistics as the embedded index has."""
-
-    kind = "sparse"
-    weighting: Weighting
-    _frequencies: dict[int, tuple[int, float]] = field(default_factory=dict, compare=False, repr=False)
-
-    def search(self, queries: Any, k: int, among: Among) -> list[Ranking]:
-        """The best `k` of `among` for each row of a CSR array, or its `Counts`."""
-        starts, keys, amounts = queries.indptr.tolist(), queries.indices.tolist(), queries.data.tolist()
-        known = self._frequency(keys)
-        asked = []
-        for a, b in itertools.pairwise(starts):
-            mine = [(key, amount) for key, amount in zip(keys[a:b], amounts[a:b], strict=True) if key in known]
-            asked.append(self._scored(mine, known, k, among) if mine else None)
-        rows = iter(self._ask([one for one in asked if one is not None]))
-        return [_ranked(next(rows)) if one is not None else _ranked([]) for one in asked]
-
-    def vectors(self, ids: Sequence[str]) -> dict[str, Any]:
-        """Terms, rising, and counts by id, of those that are held."""
-        select = (
-            f"SELECT e.id, array_agg(p.term ORDER BY p.term), array_agg(p.count ORDER BY p.term) "
-            f"FROM entries_{self.number} e LEFT JOIN postings_{self.number} p USING (row) "
-            f"WHERE e.id = ANY(%s) AND {_VISIBLE} GROUP BY e.row, e.id"
-        )
-        (rows,) = self._ask([(select, [list(map(bare, ids)), *self._visible])])
-        return {
-            full(id): (
-                np.array([t for t in terms if t is not None], np.int64),
-                np.array(counts, np.float32)[: _n(terms)],
-            )
-            for id, terms, counts in rows
-        }
-
-    def joined(self, vectors: Sequence[tuple[Ints, Floats]]) -> Vectors:
-        """Several of `vectors` as an index gives them, CSR float32 [n, width]."""
-        from scipy.sparse import csr_array
-
-        rows = csr_array((len(vectors), self.width), dtype=np.float32)
-        if vectors:
-            rows.indptr = np.cumsum([0, *(len(terms) for terms, _ in vectors)], dtype=np.int64)
-            rows.indices = np.concatenate([terms for terms, _ in vectors])
-            rows.data = np.concatenate([counts for _, counts in vectors])
-        return rows
-
-    def _frequency(self, keys: Sequence[int]) -> Mapping[int, tuple[int, float]]:
-        """Of each term that documents hold: in how many, and how often in all."""
-        known = {key: held for key in keys if (held := self._frequencies.get(key)) is not None}
-        unknown = [key for key in dict.fromkeys(keys) if key not in known]
-        if unknown:
-            select = (
-                f"SELECT p.term, count(*), sum(p.count::float8) FROM postings_{self.number} p "
-                f"JOIN entries_{self.number} e USING (row) WHERE p.term = ANY(%s) AND {_VISIBLE} GROUP BY p.term"
-            )
-            (rows,) = self._ask([(select, [unknown, *self._visible])])
-            found = dict.fromkeys(unknown, (0, 0.0)) | {term: (documents, times) for term, documents, times in rows}
-            known |= found
-            if len(self._frequencies) > _REMEMBERED:
-                self._frequencies.clear()
-            self._frequencies.update(found)
-        return {key: held for key, held in known.items() if held[0]}
-
-    def _scored(
-        self, terms: Sequence[tuple[int, float]], known: Mapping[int, tuple[int, float]], k: int, among: Among
-    ) -> tuple[str, list[Any]]:
-        statistics = Statistics(self.count, self.total)
-        c0, c1 = self.weighting.constants(statistics)
-        weights = [self.weighting.term(statistics, *known[key]) for key, _ in terms]
-        keys, amounts = [key for key, _ in terms], [amount for _, amount in terms]
-        form = {
-            SATURATING: f"t.a * p.count / (p.count + {c0!r}::float8 + {c1!r}::float8 * e.length)",
-            LOGARITHMIC: f"ln(1 + t.a * p.count / e.length::float8 ^ {c0!r}::float8)",
-        }.get(self.weighting.form, "t.a * p.count")
-        score, values = (
-            f"sum(t.amount * {form}) + %s::float8",
-            [sum(x * y for x, (_, y) in zip(amounts, weights, strict=True))],
-        )
-        if prior := self.weighting.prior:
-            score += f" + %s::float8 * ln({prior!r}::float8 / ({prior!r}::float8 + e.length))"
-            values.append(sum(amounts))
-        allowed, parameters = self._allowed(among)
-        sql = (
-            f"SELECT e.id, {score} AS score FROM unnest(%s::bigint[], %s::float8[], %s::float8[]) AS t (term, amount, a) "
-            f"JOIN postings_{self.number} p USING (term) JOIN entries_{self.number} e USING (row) "
-            f"WHERE {_VISIBLE} AND {allowed} GROUP BY e.row, e.id, e.length ORDER BY score DESC, e.id LIMIT %s"
-        )
-        return sql, [*values, keys, amounts, [a for a, _ in weights], *self._visible, *parameters, k]
-
-    @staticmethod
-    def create(connection: Connection, number: int, width: int) -> None:
-        """Make the tables."""
-        connection.execute(
-            f"{_ENTRIES.format(number)} CREATE TABLE postings_{number} (term bigint NOT NULL, row bigint NOT NULL, "
-            f"count real NOT NULL, PRIMARY KEY (term, row) INCLUDE (count)); CREATE INDEX ON postings_{number} (row)"
-        )
-
-    def append(self, connection: Connection, first: int, vectors: Any) -> None:
-        """Store counts, CSR [n, width], under rows from `first` on."""
-        rows = np.repeat(np.arange(first, first + vectors.shape[0]), np.diff(vectors.indptr))
-        copy_postings(connection, f"postings_{self.number}", vectors.indices, rows, vectors.data)
-
-    @staticmethod
-    def lengths(vectors: Any) -> Floats:
-        """How many terms each holds."""
-        return np.asarray(vectors.sum(axis=1), np.float32).reshape(-1)
-
-
-def change(
-    place: Dense | Sparse, connection: Connection, gone: Collection[str], ids: Sequence[str], vectors: Any
-) -> State:
+def change(place: Place, connection: Connection, gone: Collection[str], ids: Sequence[str], vectors: Any) -> State:
     """Take vectors out and put others in, as part of a transaction that makes the place's generation; the state after it."""
     table, now = f"entries_{place.number}", place.generation
     end = f"UPDATE {table} SET died = %s WHERE id = ANY(%s) AND died IS NULL RETURNING length"
@@ -342,7 +288,7 @@ def change(
             for i, (id, length) in enumerate(zip(ids, lengths.tolist(), strict=True))
         )
         copy_rows(connection, f"{table} (row, born, id, length)", ("int8", "int8", "text", "float4"), rows)
-        place.append(connection, last + 1, vectors)
+        place.append(connection, last + 1, ids, vectors)
     total = place.total - sum(length for (length,) in lost) + float(lengths.sum(dtype=np.float64))
     return place.state() | {"count": place.count - len(lost) + len(ids), "total": total}
 
@@ -351,17 +297,15 @@ def clear(connection: Connection, number: int, kind: str, generation: int) -> No
     """Delete the rows that had died by a generation."""
     delete = f"DELETE FROM entries_{number} WHERE died <= %s RETURNING row"
     if dead := connection.execute(delete, [generation]).fetchall():
-        connection.execute(f"DELETE FROM {_DATA[kind]}_{number} WHERE row = ANY(%s)", [[row for (row,) in dead]])
+        connection.execute(f"DELETE FROM {DATA[kind]}_{number} WHERE row = ANY(%s)", [[row for (row,) in dead]])
 
 
-def drop(connection: Connection, number: int, kind: str) -> None:
+def drop(connection: Connection, shards: Shards, number: int, kind: str) -> None:
     """Delete a place for good."""
-    connection.execute(f"DROP TABLE {_DATA[kind]}_{number}, entries_{number}")
+    shards.drop(connection, f"{DATA[kind]}_{number}")
+    connection.execute(f"DROP TABLE {DATA[kind]}_{number}, entries_{number}")
 
 
-def _n(terms: Sequence[Any]) -> int:
-    return 0 if terms[0] is None else len(terms)
-
-
-def _ranked(rows: Sequence[tuple[str, float]]) -> Ranking:
+def ranked(rows: Sequence[tuple[str, float]]) -> Ranking:
+    """Ids and scores as a ranking."""
     return Ranking.of([full(id) for id, _ in rows], np.array([score for _, score in rows], np.float32))

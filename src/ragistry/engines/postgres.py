@@ -4,6 +4,7 @@
     documents  the documents, each row stamped with the generations it was born and died in
     places     the indexes, each with tables of its own (see `places`)
     arrays     what retrievers keep besides: taught maps, tries, indexes of other kinds
+    shards     the foreign servers that hold what is large of the places, if there are any (see `shards`)
 
 A commit is one transaction, so a document and its vectors appear together or not at all; what is committed is what the
 server has acknowledged. Writers hold an advisory lock of the server, which ends with their connection.
@@ -20,7 +21,6 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
-import psycopg
 from psycopg import errors
 from pydantic import ValidationError
 
@@ -29,11 +29,11 @@ from ..protocols import Retriever, Updatable
 from ..states import States, View
 from ..storage import FORMAT, ArrayFiles, Manifest, describe, file_names, recipe_of
 from ..types import Among, Document
-from . import arrays, documents
+from . import arrays, documents, shards
 from .arrays import Arrays, places_in
 from .documents import Passing, Table
 from .placed import Placed, house, housed, indexes
-from .places import clear, drop
+from .places import DATA, clear, drop
 from .server import Connection, Server
 
 PATIENCE = 1.0  # seconds to wait for another writer
@@ -43,7 +43,7 @@ _TABLES = f"""
     CREATE TABLE places (
         place integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, kind text NOT NULL, died bigint
     );
-    {documents.TABLE} {arrays.TABLE};
+    {documents.TABLE} {arrays.TABLE}; {shards.TABLE};
 """
 
 
@@ -67,8 +67,10 @@ class Postgres(States):
         self.location = self.server.location
         self.corpus, self.files = Table(self.server), Arrays(self.server)
         self._locks: dict[int, _Locks] = {}
-        self.server.connect().close()  # says at once what is wrong
+        with contextlib.closing(self.server.connect()) as connection, self.server.explained("read"):
+            self.server.shards = shards.stored(connection, self.server)
         self._view = self._read(None)
+        shards.check_same(self.server)
 
     @classmethod
     def make(cls, address: str, retriever: Retriever) -> None:
@@ -76,14 +78,16 @@ class Postgres(States):
         recipe = recipe_of(retriever)  # refuses one that takes no documents
         server = Server(address)
         with contextlib.closing(server.connect()) as connection, server.explained("create"):
-            _extend(connection, server)
+            shards.extend(connection, "vector", server.location)
             if connection.execute("SELECT to_regnamespace(%s)", [server.schema]).fetchone() != (None,):
                 raise StorageError(
                     f"{server.location!r} already holds a collection; open it with Collection.open, or choose another name"
                 )
+            shards.check_ready(connection, server)
             with connection.transaction():
                 connection.execute(f"CREATE SCHEMA {server.schema}")
                 connection.execute(_TABLES)
+                server.shards = shards.made(connection, server)
                 files = Arrays(server).at(0, connection)
                 empty = cast(Updatable, retriever).fork()
                 housed(empty, house(server))
@@ -142,14 +146,16 @@ class Postgres(States):
     def _clear(self, connection: Connection, before: Manifest, after: Manifest) -> None:
         """Delete what no state uses any more but those before the last."""
         last = before.generation
+        # Shards commit first: what is deleted there may not be needed even if this commit fails.
+        gone = last - 1 if self.server.shards else last
         connection.execute("DELETE FROM documents WHERE died <= %s", [last])
         self.files.keep(connection, file_names(before.state) | file_names(after.state))
         for number, kind, died in connection.execute("SELECT place, kind, died FROM places").fetchall():
-            if died is not None and died <= last:
-                drop(connection, number, kind)
+            if died is not None and died <= gone:
+                drop(connection, self.server.shards, number, kind)
                 connection.execute("DELETE FROM places WHERE place = %s", [number])
                 continue
-            clear(connection, number, kind, last)
+            clear(connection, number, kind, gone)
             if died is None and number not in places_in(after.state):
                 connection.execute("UPDATE places SET died = %s WHERE place = %s", [after.generation, number])
 
@@ -163,6 +169,7 @@ class Postgres(States):
                 return
             with contextlib.closing(self.server.connect()) as connection:
                 self._lock(connection)
+                self._mend(connection)
                 locks.connection = connection
                 try:
                     yield
@@ -178,7 +185,7 @@ class Postgres(States):
             for name in view.manifest.files:
                 fresh.get(name)
             for index in indexes(view.retriever):
-                if isinstance(index, Placed) and len(index.ids()) != len(index):
+                if isinstance(index, Placed) and index.place and cast(Any, index.place).held() != len(index):
                     raise Corrupt(
                         f"an index of {self.location!r} does not hold what it should; restore it, or index again"
                     )
@@ -196,7 +203,7 @@ class Postgres(States):
             "WHERE relnamespace = %s::regnamespace AND relkind = 'r'"
         )
         found = self.server.ask(lambda connection: connection.execute(select, [self.server.schema]).fetchall())
-        size = dict(found)
+        size = dict(found) | {"shards": self.server.ask(self.server.shards.size)}
         held = size.pop("documents", 0)
         return {"index_bytes": sum(size.values()), "corpus_bytes": held}
 
@@ -267,6 +274,13 @@ class Postgres(States):
                     )
                 time.sleep(0.05)
 
+    def _mend(self, connection: Connection) -> None:
+        """Delete what a writer that was cut short has left on shards."""
+        if self.server.shards:
+            with self.server.explained("write to"):
+                for number, kind in connection.execute("SELECT place, kind FROM places").fetchall():
+                    self.server.shards.clear(connection, f"entries_{number}", f"{DATA[kind]}_{number}")
+
     def _settle(self, connection: Connection) -> None:
         with self.server.explained("write to"):
             for index in indexes(self._view.retriever):
@@ -283,17 +297,6 @@ class _Locks:
     def __init__(self) -> None:
         self.writing, self.reading = threading.RLock(), threading.Lock()
         self.connection: Connection | None = None
-
-
-def _extend(connection: Connection, server: Server) -> None:
-    """Let the database hold vectors."""
-    try:
-        connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
-    except (errors.FeatureNotSupported, errors.UndefinedFile, errors.InsufficientPrivilege) as error:
-        raise StorageError(
-            f"{server.location!r} has no extension `vector`, and it cannot be made ({psycopg.Error.__str__(error)}); "
-            "install pgvector on the server, and have an administrator run CREATE EXTENSION vector in the database"
-        ) from None
 
 
 def _dumps(manifest: Manifest) -> str:

@@ -15,6 +15,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from ..errors import InvalidInput, RagistryError, StorageError
 from . import shown
+from .shards import Shards
 from .wire import adapt
 
 Connection: TypeAlias = "psycopg.Connection[Any]"
@@ -33,6 +34,10 @@ _ADVICE: tuple[tuple[tuple[type[psycopg.Error], ...], str], ...] = (
     ((errors.InsufficientPrivilege,), "permission is denied; grant the user what is needed"),
     ((errors.UndefinedTable, errors.InvalidSchemaName), "there is no collection (any more); create one"),
     ((errors.QueryCanceled, errors.LockNotAvailable), "the server gave up waiting; repeat"),
+    (
+        (errors.ConnectionException, errors.ConnectionFailure, errors.SqlclientUnableToEstablishSqlconnection),
+        "a shard cannot be reached; check that it runs, its foreign server and user mapping; what is committed is safe",
+    ),
 )
 
 
@@ -43,7 +48,8 @@ class Server:
     restart of the server, is replaced once.
 
     Args:
-        address: `postgresql://user:password@host:port/database?collection=name`, with any other parameter that libpq knows.
+        address: `postgresql://user:password@host:port/database?collection=name`, with any other parameter that libpq knows;
+            `shards=a,b` names foreign servers that hold what is large of a new collection.
 
     Raises:
         InvalidInput: If it is no such address; passwords are never shown.
@@ -60,7 +66,14 @@ class Server:
                 f"the collection {names[-1]!r:.60} cannot be a name in a database; give `?collection=` a name of a-z, 0-9 "
                 "and _ that begins with a letter, at most 48 long"
             )
-        rest = [(key, value) for key, value in given if key != "collection"]
+        self.wanted = tuple(name.strip() for key, value in given if key == "shards" for name in value.split(","))
+        if not all(self.wanted) or len(set(self.wanted)) < len(self.wanted):
+            raise InvalidInput(
+                f"the shards {','.join(self.wanted)!r:.60} are no names of foreign servers; give `&shards=` different ones, "
+                "with commas between them"
+            )
+        self.shards = Shards()  # of the collection that is there, once that is known; `wanted` is what the address says
+        rest = [(key, value) for key, value in given if key not in ("collection", "shards")]
         self.name = names[0]
         self.schema = f"ragistry_{self.name}"
         self._conninfo = urlunsplit(parts._replace(query=urlencode(rest)))
@@ -102,6 +115,9 @@ class Server:
             connection = pool.getconn()
         try:
             yield connection
+        except psycopg.Error:
+            connection.close()  # after an error within a pipeline, psycopg takes what was passed over for prepared
+            raise
         finally:
             pool.putconn(connection)
 

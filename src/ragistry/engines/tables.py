@@ -10,8 +10,10 @@ from typing import Any
 from ..errors import StorageError
 from ..protocols import Files, State
 from .arrays import Arrays
-from .places import Dense, Sparse, change
+from .counts import Sparse
+from .places import Dense, change
 from .server import Server
+from .spread import SpreadDense, SpreadSparse
 
 
 class Tables:
@@ -36,12 +38,14 @@ class Tables:
             "count": int(state["count"]),
             "total": float(state["total"]),
         }
+        spread = bool(files.server.shards)
         if empty.kind == "sparse":
-            return Sparse(weighting=empty.weighting, **shared)
+            return (SpreadSparse if spread else Sparse)(weighting=empty.weighting, **shared)
         factory = empty._factory
         found = re.match(r"(?:.*,)?HNSW(\d+)", factory.name)
         links = int(found[1]) if found else Dense.links
-        return Dense(metric=factory.metric, graph=factory.approximate, links=links, ef=factory.ef, **shared)
+        kind = SpreadDense if spread else Dense
+        return kind(metric=factory.metric, graph=factory.approximate, links=links, ef=factory.ef, **shared)
 
     def changed(
         self, empty: Any, place: Any, files: Any, gone: Collection[str], ids: Sequence[str], vectors: Any
@@ -52,5 +56,5 @@ class Tables:
             width = int(vectors.shape[1])
             ((number,),) = connection.execute("INSERT INTO places (kind) VALUES (%s) RETURNING place", [empty.kind])
             place = self.opened(empty, {"place": number, "width": width, "count": 0, "total": 0.0}, files)
-            place.create(connection, number, width)
+            place.create(connection)
         return change(replace(place, generation=files.generation), connection, gone, ids, vectors)
