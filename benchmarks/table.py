@@ -3,13 +3,14 @@
     python benchmarks/table.py [--readme README.md]
 
 The table stands between two markers, `<!-- benchmarks -->` and `<!-- /benchmarks -->`, which must be there; all else is left
-as it is, and a second run changes nothing. A row whose script has not been run here says so.
+as it is, and a second run changes nothing. A row whose script has not been run here says so. The plot of growth goes into `docs`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -272,6 +273,9 @@ def main() -> None:
     options = parser.parse_args()
     made = table(RESULTS)
     options.readme.write_text(rewritten(options.readme.read_text("utf-8"), made), "utf-8")
+    plot, docs = RESULTS / "growth.svg", options.readme.parent / "docs"
+    if plot.exists() and docs.is_dir():
+        shutil.copy(plot, docs)
     print(made)
 
 
