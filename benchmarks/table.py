@@ -3,7 +3,8 @@
     python benchmarks/table.py [--readme README.md]
 
 The table stands between two markers, `<!-- benchmarks -->` and `<!-- /benchmarks -->`, which must be there; all else is left
-as it is, and a second run changes nothing. A row whose script has not been run here says so. The plot of growth goes into `docs`.
+as it is, and a second run changes nothing. A row whose script has not been run here says so. The
+plot of growth is copied into `docs`.
 """
 
 from __future__ import annotations
