@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -52,11 +53,17 @@ def row(found: Found, **of: object) -> Found:
     raise Missing
 
 
+def at_least(cosine: float) -> str:
+    """Rounded down."""
+    return f"{math.floor(cosine * 10_000) / 10_000:.4f}"
+
+
 def documents_a_second(found: Found) -> str:
     """By encoding.json."""
     one, other = row(found, encoder="ragistry"), row(found, encoder="ragistry, torch")
+    alike = f"cosine >= {at_least(one['min cosine'])}"
     return (
-        f"{one['x default']:.1f}x, cosine >= {one['min cosine']:.4f} ({one['documents/s']:.0f} documents/s) by OpenVINO; "
+        f"{one['x default']:.1f}x, {alike} ({one['documents/s']:.0f} documents/s) by OpenVINO; "
         f"{other['x default']:.1f}x by torch"
     )
 
@@ -65,7 +72,7 @@ def one_query(found: Found) -> str:
     """By onnx.json."""
     one, other = row(found, runtime="openvino"), row(found, runtime="onnx")
     return (
-        f"{part(1 / one[PEERS_QUERY])} of theirs ({one['query ms']} ms) by OpenVINO, cosine >= {one['least']:.4f}; "
+        f"{part(1 / one[PEERS_QUERY])} of theirs ({one['query ms']} ms) by OpenVINO, cosine >= {at_least(one['least'])}; "
         f"{part(1 / other[PEERS_QUERY])} by ONNX Runtime"
     )
 

@@ -19,10 +19,10 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+from . import machine
 from .encoders.spread import elsewhere
 from .engines import is_address, store_at
 from .errors import FingerprintMismatch, InvalidInput, RagistryError, ServiceError
-from .machine import cores
 from .protocols import Encoder, Index, Retriever
 from .registry import create, require
 from .types import Vectors
@@ -160,7 +160,7 @@ class Processes:
         self.count = count
         spawning = get_context("spawn")  # a fork of a process with threads, as torch has, may stand still
         self._theirs, self._ours = spawning.Pipe(duplex=False)
-        threads = max(1, min(cores() // count, int(os.environ.get("OMP_NUM_THREADS") or cores())))
+        threads = max(1, min(machine.cores() // count, machine.threads()))
         self._pool = ProcessPoolExecutor(count, spawning, _begin, (self._theirs, threads, recipe, location))
 
     def encode(self, fingerprint: str, parts: Sequence[Sequence[str]]) -> list[Vectors]:

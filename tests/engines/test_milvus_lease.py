@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable
 from types import SimpleNamespace
@@ -57,6 +58,21 @@ def test_a_right_that_somebody_took_is_lost(clock: list[float], late: float) -> 
     with Lease(marks).held() as lease:  # type: ignore[arg-type]
         clock[0] += late
         marks.there = {"writer-another.one-0000000001"}
+        with pytest.raises(StorageError, match="another writer may have begun"):
+            lease.check()
+    assert marks.there == {"writer-another.one-0000000001"}
+
+
+def test_a_lost_right_is_not_taken_back_by_a_late_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(milvus_lease, "BEAT", 0.01)
+    marks = Marks(None)
+    asked = threading.Event()
+    with Lease(marks).held() as lease:  # type: ignore[arg-type]
+        marks.there = {"writer-another.one-0000000001"}
+        seen = marks.beginning
+        monkeypatch.setattr(marks, "beginning", lambda start: asked.set() or seen(start))
+        assert asked.wait(10)
+        time.sleep(0.05)
         with pytest.raises(StorageError, match="another writer may have begun"):
             lease.check()
     assert marks.there == {"writer-another.one-0000000001"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-import psycopg
 import pytest
 
 from ragistry import Collection, Document, create
@@ -186,5 +185,4 @@ def test_rights_that_are_missing_are_said(declared: Sharded, address: str) -> No
     first.ask("GRANT USAGE ON FOREIGN SERVER bad_guest TO guest")
     with pytest.raises(StorageError, match="no login at the foreign server"):
         Collection.create(guest, create("bm25"))
-    with psycopg.connect(first.address, autocommit=True) as connection:
-        assert connection.execute("SELECT to_regnamespace('ragistry_guest')").fetchone() == (None,)
+    assert not Postgres.exists(address)

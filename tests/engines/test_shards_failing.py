@@ -206,6 +206,43 @@ def test_a_commit_that_some_shards_have_made_does_not_count(address: str, server
         docs.check()
 
 
+def test_a_kill_while_an_old_index_is_deleted_is_got_over(address: str, server: Sharded) -> None:
+    """Its tables go from the shards at once, whether or not the commit counts."""
+    with Collection.create(address, create(DENSE)) as docs:
+        docs.add(_many(100))
+        store: Any = docs._store
+        with store.writer():
+            view = store.current()
+            made = store.made(view.manifest.recipe)
+            made.add(list(docs.documents()))
+            store.commit(view, made, [], [], view.manifest.documents)
+        docs.add(_many(5, first=100))
+        undo = _killing(docs, server.a)
+        with pytest.raises(StorageError, match="shard cannot be reached"):
+            docs.add(_many(5, first=105))
+        undo()
+        server.a.start()
+        assert docs.add(_many(5, first=105)).added == 5
+        assert len(docs.search("text 5", 200)) == 110
+        docs.check()
+
+
+def test_a_commit_that_arrives_late_is_waited_for(address: str, server: Sharded) -> None:
+    """A shard may still be committing what a writer that died has written."""
+    with Collection.create(address, create("bm25")) as docs:
+        docs.add([Document(f"d{i}", f"apple {i}") for i in range(20)])
+        store: Any = docs._store
+        table, columns = f"{store.server.shards.schema}.postings_1_0", "term, row, count, length"
+        with psycopg.connect(server.a.address) as late:
+            rows = "SELECT 99999991, r, 7, 7 FROM generate_series(21, 60) r"
+            late.execute(f"INSERT INTO {table} ({columns}) {rows}")
+            timer = threading.Timer(0.5, late.commit)
+            timer.start()
+            docs.add([Document(f"n{i}", f"pear {i}") for i in range(20)])
+            timer.join()
+        docs.check()
+
+
 def test_kills_lose_and_double_nothing(address: str, server: Sharded) -> None:
     """One of the servers is killed at each of twelve moments of an ingestion, which is repeated until it is through."""
     count = 1500

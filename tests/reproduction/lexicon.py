@@ -5,8 +5,8 @@
 
 Lexicons learn from training questions or, where there are none, from queries made of the documents; `fit` decides on some of
 those whether to keep what was learnt. Test questions are asked once and choose nothing. Where nothing is kept, the
-row repeats the untaught lexicon. Tables are kept in `lexicon.json`, to be deleted after a change of the code: an interrupted
-run continues. Needs RAGISTRY_DATA.
+row repeats the untaught lexicon. Tables are kept in `lexicon.*.json`, to be deleted after a change of the code: an
+interrupted run continues. Needs RAGISTRY_DATA.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def main() -> None:
         f"{platform.python_version()}, over all-MiniLM-L6-v2, seed {given.seed}, at most {given.pairs:,} questions and "
         f"{given.made:,} made queries to learn from. `p`: paired randomisation test against the lexicon before `fit`.\n"
     )
-    kept = given.output.with_suffix(".json")
+    kept = given.output.with_suffix(f".{given.documents}-{given.pairs}-{given.made}-{given.seed}.json")
     tables: dict[str, str] = json.loads(kept.read_text()) if kept.exists() else {}
     for name in given.sets:
         if name not in tables:

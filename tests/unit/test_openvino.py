@@ -25,6 +25,7 @@ from ragistry.encoders.named import encoder as named
 from ragistry.encoders.onnx import Onnx, Quick
 from ragistry.encoders.stack import Stack
 from ragistry.errors import InvalidInput, ModelNotFound
+from ragistry.machine import cores
 
 from ..tiny import MAX_LENGTH, tiny_model
 from .test_onnx import TEXTS
@@ -155,6 +156,12 @@ def test_a_fresh_process_and_its_child_need_no_torch(folder: Path, tmp_path: Pat
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.split() == wanted
+
+
+def test_no_more_cores_are_used_than_allowed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for given, threads in (("1", 1), ("1,1", 1), ("1000000", cores()), ("", cores()), ("none", cores())):
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+        assert Onnx(folder, engine="openvino").threads == threads
 
 
 def test_documents_are_encoded_without_torch_as_well(folder: Path, torch_stack: Stack) -> None:

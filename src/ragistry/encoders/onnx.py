@@ -14,8 +14,8 @@ from typing import get_args
 import numpy as np
 from tokenizers import Tokenizer
 
+from .. import machine
 from ..errors import Corrupt, InvalidInput, ModelNotFound, StorageError
-from ..machine import cores
 from ..models import first_tokens
 from ..protocols import Encoder
 from ..registry import require
@@ -50,7 +50,7 @@ class Onnx:
         engine: What runs it: `onnxruntime`, or `openvino`, faster where the processor multiplies bfloat16. Its
             vectors were checked like the others.
         batch_tokens: Tokens in a batch, padding included, in fp32; in int8 texts go one by one. Vectors do not depend on it.
-        threads: Processor cores to use; all by default.
+        threads: Processor cores to use; all by default, or as many as OMP_NUM_THREADS says.
 
     Raises:
         MissingExtra: If the engine is not installed.
@@ -116,7 +116,7 @@ class Onnx:
                 f"{found.limit} tokens"
             )
         self.batch_tokens = batch_tokens
-        self.threads = threads or cores()
+        self.threads = threads or machine.threads()
         self._loading = threading.Lock()
         self._loaded: Model | None = None
         self._started: tuple[int, Shared] | None = None

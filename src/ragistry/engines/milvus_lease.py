@@ -102,7 +102,8 @@ class Lease:
     def _live(self) -> None:
         while not self._over.wait(BEAT):
             with contextlib.suppress(StorageError):  # `check` says so, if it goes on
-                self._renew()
+                if self._mine(self._marks()):  # a right that was lost is not taken back
+                    self._renew()
 
     def _renew(self) -> None:
         """A new mark, then the old one away: there is one at any time."""

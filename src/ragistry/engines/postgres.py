@@ -69,8 +69,12 @@ class Postgres(States):
         self._locks: dict[int, _Locks] = {}
         with contextlib.closing(self.server.connect()) as connection, self.server.explained("read"):
             self.server.shards = shards.stored(connection, self.server)
-        self._view = self._read(None)
-        shards.check_same(self.server)
+        try:
+            self._view = self._read(None)
+            shards.check_same(self.server)
+        except BaseException:
+            self.server.close()
+            raise
 
     @classmethod
     def make(cls, address: str, retriever: Retriever) -> None:
@@ -278,7 +282,9 @@ class Postgres(States):
         """Delete what a writer that was cut short has left on shards."""
         if self.server.shards:
             with self.server.explained("write to"):
-                for number, kind in connection.execute("SELECT place, kind FROM places").fetchall():
+                # Nothing is added to places out of use, whose tables may be gone on shards already.
+                used = "SELECT place, kind FROM places WHERE died IS NULL"
+                for number, kind in connection.execute(used).fetchall():
                     self.server.shards.clear(connection, f"entries_{number}", f"{DATA[kind]}_{number}")
 
     def _settle(self, connection: Connection) -> None:

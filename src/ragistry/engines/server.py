@@ -144,6 +144,8 @@ class Server:
             said = said.replace(secret, "***")
         said = " ".join(said.split())
         advice = next((advice for kinds, advice in _ADVICE if isinstance(error, kinds)), None)
+        if isinstance(error, errors.UndefinedTable) and "remote SQL command" in said:
+            advice = "a shard has lost tables; restore it, together with all others, to one moment"
         if advice is None and isinstance(error, psycopg.OperationalError):
             advice = "check that the server runs, and the address, user and password; what is committed is safe"
         raise StorageError(f"cannot {action} {self.location!r}: {f'{advice} ({said})' if advice else said}") from None

@@ -34,6 +34,7 @@ OPTIONS = {
 """What sessions of the first server on a shard should have set, as others of this package have: see `Server`."""
 _TABLE = "batch_size '500', fetch_size '1000', async_capable 'true'"
 _OLDEST = 160_000  # the first version that copies rows to a foreign table by batches, and samples it for the planner
+_NAME = 54  # characters of a schema, before nine more; PostgreSQL cuts off what is longer than 63
 _calls = itertools.count()
 
 
@@ -77,7 +78,12 @@ class Shards:
         """Delete the rows that a crash has left without entries."""
         if self:
             ((last,),) = connection.execute(f"SELECT coalesce(max(row), 0) FROM {entries}").fetchall()
-            connection.execute(SQL(f"DELETE FROM {table} WHERE row > {{}}").format(Literal(last)))
+            # A commit of the writer that died may still be under way; the lock waits for it.
+            cleared = (
+                "SET LOCAL lock_timeout = '10s'; LOCK TABLE {0} IN SHARE ROW EXCLUSIVE MODE; "
+                "DELETE FROM {0} WHERE row > {1}"
+            )
+            self.everywhere(connection, [cleared.format(f"{self.schema}.{part}", last) for part in self.parts(table)])
 
     def size(self, connection: Connection) -> int:
         """Bytes taken on all of them."""
@@ -94,12 +100,14 @@ class Shards:
             names = []
             for server, statement in zip(self.servers, statements, strict=True):
                 names.append(name := f"ragistry_{next(_calls)}")
-                connection.execute("SELECT dblink_connect(%s, %s)", [name, server])
-                stack.callback(_disconnect, connection, name)
-                connection.execute("SELECT dblink_send_query(%s, %s)", [name, statement])
-            for name in names:
-                while connection.execute("SELECT * FROM dblink_get_result(%s) AS t (done text)", [name]).fetchall():
-                    pass
+                with _named(server):
+                    connection.execute("SELECT dblink_connect(%s, %s)", [name, server])
+                    stack.callback(_disconnect, connection, name)
+                    connection.execute("SELECT dblink_send_query(%s, %s)", [name, statement])
+            for server, name in zip(self.servers, names, strict=True):
+                with _named(server):
+                    while connection.execute("SELECT * FROM dblink_get_result(%s) AS t (done text)", [name]).fetchall():
+                        pass
 
     def _sweep(self, connection: Connection) -> None:
         """Delete tables of places that were never committed."""
@@ -134,9 +142,10 @@ def made(connection: Connection, server: Server) -> Shards:
     """Schemas for a new collection on its shards, in the transaction that makes its own."""
     if not server.wanted:
         return Shards()
-    shards = Shards(server.wanted, f"{server.schema}_{secrets.token_hex(4)}")
-    shards.everywhere(connection, [f"CREATE SCHEMA {shards.schema}"] * len(shards))
+    shards = Shards(server.wanted, f"{server.schema[:_NAME]}_{secrets.token_hex(4)}")
     for number, name in enumerate(shards.servers):
+        with _about(name, server.location):
+            connection.execute("SELECT dblink_exec(%s, %s)", [name, f"CREATE SCHEMA {shards.schema}"])
         connection.execute("INSERT INTO shards VALUES (%s, %s, %s)", [number, name, shards.schema])
     return shards
 
@@ -217,7 +226,7 @@ def _check_ready(connection: Connection, server: Server, name: str) -> None:
         )
     shown = ", ".join(f"current_setting('{option}')" for option in OPTIONS)
     kinds = ", ".join(f"o{number} text" for number in range(len(OPTIONS)))
-    (found,) = _asked(connection, name, f"SELECT '[1]'::{there}.vector IS NOT NULL, {shown}", f"ready bool, {kinds}")
+    (found,) = _asked(connection, name, f"SELECT '[1]'::vector IS NOT NULL, {shown}", f"ready bool, {kinds}")
     given = dict(zip(OPTIONS, found[1:], strict=True))
     if given["hnsw.iterative_scan"] == "off" or int(given["hnsw.ef_search"]) < 100 or given["enable_sort"] == "on":
         wanted = " ".join(f"-c {option}={value}" for option, value in OPTIONS.items())
@@ -226,6 +235,15 @@ def _check_ready(connection: Connection, server: Server, name: str) -> None:
             f"{', '.join(f'{option} = {value}' for option, value in given.items())}, which loses hits; have an "
             f"administrator run ALTER SERVER {name} OPTIONS (ADD options '{wanted}'), or SET where it has some"
         )
+
+
+@contextlib.contextmanager
+def _named(shard: str) -> Iterator[None]:
+    """Put the name of a shard before what went wrong there."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise type(error)(f"{shard}: {psycopg.Error.__str__(error)}") from None
 
 
 @contextlib.contextmanager
